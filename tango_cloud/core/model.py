@@ -1,0 +1,119 @@
+"""The nouns of the design, as plain immutable data. No behaviour beyond naming."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MachineKey:
+    """A machine's identity: what a caller needs to name it from any process."""
+
+    deployment: str
+    id: int
+    name: str
+
+    @property
+    def instance_name(self) -> str:
+        """Tango's spelling: `<prefix>-<id>-<name>`."""
+        return f"{self.deployment}-{self.id}-{self.name}"
+
+    def __str__(self) -> str:
+        return self.instance_name
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a job needs of a machine. None means: the provider's default."""
+
+    image: str
+    cores: int | None = None
+    memory_mib: int | None = None
+    disk_gib: int | None = None
+
+
+class Market(StrEnum):
+    ON_DEMAND = "on-demand"
+    SPOT = "spot"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way to get a shape. `hourly_usd` is None where the price is not known."""
+
+    provider: str
+    region: str
+    zone: str
+    instance_type: str
+    market: Market = Market.ON_DEMAND
+    hourly_usd: float | None = None
+
+
+class InstanceStatus(StrEnum):
+    """A cloud's instance states, reduced to what callers tell apart."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """A state that this version does not know. It counts as present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One entry of the inventory: what the cloud says, by tag.
+
+    `uid` is the machine's unique name within all time (tag `tango-uid`): two incarnations of one
+    `MachineKey` differ in it. `address` is empty until the cloud has assigned one.
+    """
+
+    instance_id: str
+    key: MachineKey
+    uid: str
+    wave: str
+    image: str
+    status: InstanceStatus
+    address: str
+    port: int
+    username: str
+    zone: str
+    instance_type: str
+    created: dt.datetime
+    expires: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a machine answers SSH, and what proves that it is the machine.
+
+    `host_keys` are the public keys accepted, each `"<algorithm> <base64>"`. Never empty: there is
+    no mode without verification. `compress`: whether streams are worth compressing on the way.
+    """
+
+    address: str
+    port: int
+    username: str
+    host_keys: tuple[str, ...]
+    client_key_file: str
+    compress: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.host_keys:
+            raise ValueError("an endpoint needs at least one host key to verify")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRequest:
+    """One machine of a wave, before it exists. `user_data` is secret; everything else is not."""
+
+    uid: str
+    key: MachineKey
+    shape: Shape
+    offer: Offer
+    tags: Mapping[str, str]
+    expires: dt.datetime
+    user_data: str = field(repr=False)

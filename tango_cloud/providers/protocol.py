@@ -1,0 +1,118 @@
+"""The boundary to a cloud: one Terraform folder and one class that satisfies `Provider`.
+
+The Terraform folder `terraform/<name>/{envelope,wave}` has the same variables and outputs for every
+provider. Orchestration creates only through it; this class answers questions and removes directly.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from tango_cloud.core.errors import TangoCloudError, TerraformError
+from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What a machine must know before it is first reached.
+
+    The host key (OpenSSH private key format) only proves the first connection and is replaced then,
+    because user data can be read from the machine.
+    """
+
+    host_private_key: str = field(repr=False)
+    host_public_key: str
+    authorized_key: str
+    expires: dt.datetime
+
+
+class Provider(Protocol):
+    @property
+    def name(self) -> str:
+        """The folder below `terraform/`, and the value of the setting `provider`."""
+        ...
+
+    @property
+    def poll_interval(self) -> float:
+        """The shortest sensible time between two listings, in seconds."""
+        ...
+
+    @property
+    def compress(self) -> bool:
+        """Whether the way to the machines is slow enough that compressing streams pays."""
+        ...
+
+    def images(self) -> Sequence[str]:
+        """The image names that a job may ask for.
+
+        Raises ProviderUnavailable when the cloud cannot be asked.
+        """
+        ...
+
+    def offers(self, shape: Shape) -> Sequence[Offer]:
+        """Every way to get `shape`, best first. Never empty.
+
+        Raises ConfigurationError when no instance type or image fits, ProviderUnavailable when the
+        cloud cannot be asked.
+        """
+        ...
+
+    def envelope_variables(self, deployment: str) -> Mapping[str, object]:
+        """The variables for `terraform/<name>/envelope`."""
+        ...
+
+    def user_data(self, bootstrap: Bootstrap) -> str:
+        """What a new machine is told at first boot, in this provider's own form. Secret."""
+        ...
+
+    def wave_machines(self, requests: Iterable[MachineRequest]) -> Mapping[str, object]:
+        """The value of the variable `machines` of `terraform/<name>/wave`, keyed by uid.
+
+        Holds nothing secret: user data travels in the variable `user_data`, which is sensitive.
+        """
+        ...
+
+    def environment(self) -> Mapping[str, str]:
+        """Environment variables that this provider's Terraform needs (endpoints, regions)."""
+        ...
+
+    def instances(self, deployment: str) -> Sequence[Instance]:
+        """Every instance tagged with exactly this deployment, those just being removed included.
+
+        Complete, or an error: raises ProviderUnavailable (or AuthenticationError) when the cloud
+        cannot be asked, and never answers a part. Instances that are gone may be left out.
+        """
+        ...
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """Ask the cloud, without Terraform, to remove these instances.
+
+        Already absent is success. May return before they are gone: the inventory tells.
+        Raises ProviderUnavailable when the cloud cannot be asked.
+        """
+        ...
+
+    def classify(self, error: TerraformError) -> TangoCloudError:
+        """The error of a failed apply, as the class that names the caller's next move."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding of `doctor`. `remedy` says what to do about a fault; empty when there is none."""
+
+    subject: str
+    ok: bool
+    finding: str
+    remedy: str = ""
+    warning: bool = False
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """A provider that can examine its own prerequisites for `tango-cloud doctor`."""
+
+    def diagnose(self) -> Sequence[Check]: ...

@@ -1,0 +1,146 @@
+"""The boundary to a machine: copy in, run, copy out.
+
+A `Transport` opens sessions; a `Session` is one machine held open. Both are safe to use from many
+threads; the operations of one session's job (put, run, get) are one after another by nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tango_cloud.core.model import Endpoint
+
+OnOutput = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file for the job directory: `local` on this host, `destination` relative to the directory.
+
+    `destination` uses forward slashes, may name sub-directories, and never leaves the directory.
+    """
+
+    local: Path
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What a job may use. Seconds, bytes and counts; None means no limit.
+
+    `output_bytes` caps the output: the first and last halves are kept. `file_bytes` caps a single
+    file, `disk_bytes` the job directory as a whole, `memory_bytes` each process' data,
+    `processes` what runs at once.
+    """
+
+    wall_seconds: float
+    output_bytes: int | None = None
+    file_bytes: int | None = None
+    disk_bytes: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    network: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a job ended.
+
+    `exit_status` is make's, as a shell reports it (128 + N for signal N); None when it was stopped
+    for time or disk. `output_bytes` counts before the middle was elided. `level` is the isolation
+    that the machine gave: "bubblewrap", "namespaces" or "limits".
+    """
+
+    exit_status: int | None
+    timed_out: bool
+    disk_exceeded: bool
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    output_bytes: int
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReport:
+    """What a machine says of itself: for `doctor` and for results."""
+
+    level: str
+    separate_user: bool
+    network_control: bool
+    python: str
+    missing: tuple[str, ...]
+    """What stands in the way of a stronger level, in words."""
+
+
+class Session(Protocol):
+    """One machine, connected and verified. Raises MachineUnreachable from any method when the
+    machine or the connection is gone; the session is closed then.
+    """
+
+    def report(self) -> MachineReport: ...
+
+    def put(self, files: Sequence[InputFile]) -> None:
+        """Empty the job directory and fill it with `files`, in order, with their modes.
+
+        Raises InputError when a file cannot be read or a destination leaves the directory: nothing
+        of this job is on the machine then. Raises MachineDamaged when the directory cannot be
+        emptied.
+        """
+        ...
+
+    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+        """Run `make` in the job directory; return once nothing of it is left running.
+
+        `on_output` is called from the calling thread with output as it comes, at most
+        `output_bytes` in all. Raises JobRefused when the machine cannot give what `limits` asks,
+        MachineDamaged when what the job left cannot be removed.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Stop a `run` that another thread is in; that call then raises MachineUnreachable."""
+        ...
+
+    def get(self, local: Path) -> None:
+        """Write the output of the last run to `local`, replaced atomically.
+
+        The first line says how the driver saw the job end; the output follows. Raises OutputError
+        when this host cannot take it, MachineNotFound when no job has run.
+        """
+        ...
+
+    def peek(self, limit: int) -> bytes:
+        """The first `limit` bytes of output so far, also while another session runs the job."""
+        ...
+
+    def stage_host_key(self) -> str:
+        """Make a fresh host key on the machine, not yet in use; its public half is returned.
+
+        Idempotent: staged already, the same key; activated already, the key in use.
+        """
+        ...
+
+    def activate_host_key(self) -> None:
+        """Let the SSH server answer with the staged key from now on. Idempotent."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the machine answers right now (one round trip; False rather than an error)."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection. A job that runs on it is stopped by the machine. Idempotent."""
+        ...
+
+
+class Transport(Protocol):
+    def connect(self, endpoint: Endpoint, timeout: float) -> Session:
+        """Open a verified session within `timeout` seconds.
+
+        Raises HostKeyMismatch, AuthenticationError, or MachineUnreachable.
+        """
+        ...
