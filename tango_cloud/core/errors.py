@@ -157,6 +157,14 @@ class MachineNotFound(TangoCloudError):
     next_move = NextMove.DONE
 
 
+class Cancelled(TangoCloudError):
+    """The caller gave up waiting."""
+
+
+class InterruptedTwice(KeyboardInterrupt):
+    """Interrupted again while cleaning up: threads of ours are still at it."""
+
+
 class NotReadyInTime(TangoCloudError):
     """The machine was not ready before the deadline. `seconds` is how long was waited."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tango_cloud.core.lifecycle import Reason, State
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class MachineKey:
@@ -117,3 +119,64 @@ class MachineRequest:
     tags: Mapping[str, str]
     expires: dt.datetime
     user_data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as the ledger has it. Times are seconds since the epoch.
+
+    `attempt` counts the machines requested before this one for the same wish, `offer` is the place
+    of the offer in use among the provider's offers. `host_key` is what the machine must prove
+    itself with; `host_key_next`, when set, is the key that is about to replace it.
+    """
+
+    uid: str
+    key: MachineKey
+    state: State
+    reason: Reason
+    detail: str
+    provider: str
+    shape: Shape
+    attempt: int
+    offer: int
+    wave: str
+    instance_id: str
+    address: str
+    port: int
+    username: str
+    host_key: str
+    host_key_next: str
+    created_at: float
+    changed_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Machines created by one apply, and who applies it."""
+
+    wave: str
+    deployment: str
+    provider: str
+    state: WaveState
+    owner: str
+    terraform_pid: int
+    terraform_started: float
+    created_at: float
+
+
+class WaveState(StrEnum):
+    APPLYING = "applying"
+    APPLIED = "applied"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a machine's story."""
+
+    at: float
+    machine: str
+    uid: str
+    event: str
+    detail: str

@@ -1,0 +1,238 @@
+"""The Python API, for people who have no Tango: context managers, typed results, exceptions.
+
+::
+
+    with Cloud() as cloud:
+        for result in cloud.run([cloud.job("hw1/alice"), cloud.job("hw1/bob")], machines=2):
+            print(result.job, result.status, result.output)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tango_cloud.core.errors import Fault, InputError
+from tango_cloud.core.model import Event, MachineKey, Shape
+from tango_cloud.core.settings import JobSettings, Settings, load
+from tango_cloud.jobs.execution import execute
+from tango_cloud.jobs.job import Job, JobResult, load_directory
+from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
+from tango_cloud.orchestration.fleet import Entry, Fleet
+from tango_cloud.transports.protocol import MachineReport, OnOutput, RunLimits
+from tango_cloud.wiring import build_fleet
+
+_KIB, _MIB = 1024, 1024 * 1024
+
+
+class CloudMachine:
+    """A machine held by a `with` block: ready, and destroyed at its end."""
+
+    def __init__(self, fleet: Fleet, key: MachineKey, ready_seconds: float) -> None:
+        self._fleet = fleet
+        self._ready_seconds = ready_seconds
+        self.key = key
+
+    @property
+    def name(self) -> str:
+        return self.key.instance_name
+
+    def report(self) -> MachineReport:
+        """What the machine says of itself. Raises MachineUnreachable."""
+        return self._fleet.session(self.key).report()
+
+    def run(self, job: Job, output: Path, on_output: OnOutput | None = None) -> JobResult:
+        """Run `job`; its output is in the file `output` afterwards.
+
+        `on_output` gets output as it comes. Raises InputError, OutputError, JobRefused,
+        MachineDamaged, MachineUnreachable, or what waiting for the machine raises.
+        """
+        self._fleet.wait(self.key, self._ready_seconds)
+        return execute(job, self._fleet.session(self.key), self.name, output, on_output)
+
+
+class Cloud:
+    """A deployment: its settings, its machines, and ways to run jobs on them.
+
+    `overrides` are settings, nested as in the file (`Cloud({"provider": "local"})`). Raises
+    ConfigurationError with every fault of the settings.
+    """
+
+    def __init__(
+        self, overrides: Mapping[str, Any] | None = None, *, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or load(overrides)
+        self._fleet = build_fleet(self.settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what was begun and close connections. Machines that were kept stay."""
+        self._fleet.close()
+
+    def job(
+        self,
+        directory: str | Path,
+        *,
+        name: str | None = None,
+        timeout_seconds: float | None = None,
+        output_kib: int | None = None,
+        network: bool = True,
+    ) -> Job:
+        """The job in `directory`. Raises InputError with everything that is wrong with it."""
+        path = Path(directory)
+        return Job(
+            name or path.resolve().name,
+            tuple(load_directory(path)),
+            limits(
+                self.settings.job,
+                timeout_seconds=timeout_seconds,
+                output_bytes=None if output_kib is None else output_kib * _KIB,
+                network=network,
+            ),
+        )
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        output_dir: str | Path = "output",
+        machines: int = 1,
+        shape: Shape | None = None,
+        keep: bool = False,
+        on_happening: OnHappening | None = None,
+    ) -> Sequence[JobResult]:
+        """Run jobs side by side on up to `machines` machines, each output in a file below
+        `output_dir`; results come in the order of `jobs`.
+
+        A job that could not be run has the status `error` and a detail. Raises InputError for jobs
+        that would write the same file, ConfigurationError, NotGoneInTime; on KeyboardInterrupt
+        everything that it made is destroyed before it goes on its way.
+        """
+        folder = _prepare_output(Path(output_dir), jobs)
+        machine = self.settings.machine
+        plan = MachinePlan(
+            provider=self.settings.provider,
+            shape=shape or self.shape(),
+            lifetime=machine.lifetime_seconds,
+            ready_seconds=machine.ready_seconds,
+            gone_seconds=machine.gone_seconds,
+            keep=keep,
+        )
+        return Burst(self._fleet, plan, folder, on_happening or _ignore).run(jobs, machines)
+
+    @contextmanager
+    def machine(self, shape: Shape | None = None) -> Iterator[CloudMachine]:
+        """A ready machine for the length of the block.
+
+        Raises ConfigurationError, ProvisioningError, NotReadyInTime; NotGoneInTime at the end.
+        """
+        settings = self.settings.machine
+        wanted = shape or self.shape()
+        requested = self._fleet.request_next(
+            Path(wanted.image).stem, self.settings.provider, wanted, settings.lifetime_seconds
+        )
+        try:
+            self._fleet.wait(requested.key, settings.ready_seconds)
+            yield CloudMachine(self._fleet, requested.key, settings.ready_seconds)
+        finally:
+            self._fleet.destroy_and_wait(requested.key, settings.gone_seconds)
+
+    def shape(
+        self,
+        image: str | None = None,
+        cores: int | None = None,
+        memory_mib: int | None = None,
+        disk_gib: int | None = None,
+    ) -> Shape:
+        """A shape; what is not given comes from the settings."""
+        machine = self.settings.machine
+        return Shape(
+            image or machine.image,
+            cores or machine.cores,
+            memory_mib or machine.memory_mib,
+            disk_gib or machine.disk_gib,
+        )
+
+    def machines(self) -> Sequence[Entry]:
+        """All machines of the deployment, as the cloud and the ledger show them.
+
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
+        """
+        return self._fleet.entries()
+
+    def history(self, name: str) -> Sequence[Event]:
+        """The story of the machines that bore this id or instance name, oldest first."""
+        return self._fleet.history(name)
+
+    def destroy(self, key: MachineKey) -> None:
+        """Destroy a machine and return once it is gone. Raises NotGoneInTime."""
+        self._fleet.destroy_and_wait(key, self.settings.machine.gone_seconds)
+
+
+def limits(
+    job: JobSettings,
+    *,
+    timeout_seconds: float | None = None,
+    output_bytes: int | None = None,
+    network: bool = True,
+) -> RunLimits:
+    """What a job may use: as asked, and as the settings say for the rest.
+
+    Raises InputError when the time-out or the output limit is not a positive number.
+    """
+    seconds = job.timeout_seconds if timeout_seconds is None else timeout_seconds
+    kept = job.output_kib * _KIB if output_bytes is None else output_bytes
+    faults = []
+    if not (math.isfinite(seconds) and seconds > 0):
+        faults.append(Fault("timeout", f"{seconds} will not do", "seconds, greater than 0"))
+    if kept <= 0:
+        faults.append(Fault("output limit", f"{kept} will not do", "bytes, greater than 0"))
+    if faults:
+        raise InputError(faults)
+    return RunLimits(
+        wall_seconds=seconds,
+        output_bytes=kept,
+        file_bytes=_times(job.file_mib, _MIB),
+        disk_bytes=_times(job.disk_mib, _MIB),
+        memory_bytes=_times(job.memory_mib, _MIB),
+        processes=job.processes,
+        network=network,
+    )
+
+
+def _times(count: int | None, unit: int) -> int | None:
+    return None if count is None else count * unit
+
+
+def _prepare_output(folder: Path, jobs: Sequence[Job]) -> Path:
+    faults = []
+    names = [job.name for job in jobs]
+    faults = [
+        Fault(name, "two jobs have this name, and would share one output file", "distinct names")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    if faults:
+        raise InputError(faults)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError([Fault(str(folder), str(error), "a folder to write output to")]) from error
+    return folder
+
+
+def _ignore(_happening: Happening) -> None:
+    """Nobody watches."""

@@ -1,0 +1,88 @@
+"""The command line: `tango-cloud run | vms | destroy | doctor | history`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import typer
+from rich.logging import RichHandler
+
+from tango_cloud.cli.destroy import destroy
+from tango_cloud.cli.display import errors
+from tango_cloud.cli.doctor import doctor
+from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.cli.run import run
+from tango_cloud.cli.vms import history, vms
+from tango_cloud.core.errors import ConfigurationError, InputError, TangoCloudError
+from tango_cloud.core.settings import load
+
+app = typer.Typer(
+    name="tango-cloud",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Run directories with a Makefile on machines that Terraform makes.
+
+Settings come from `tango-cloud.toml` and `TANGO_CLOUD_*` variables (docs/settings.md).
+
+**Exit codes:** 0 all well · 1 a job failed or timed out, or `doctor` found a fault ·
+2 wrong usage, settings or input · 3 the machines, the cloud or Terraform failed · 130 interrupted.
+""",
+)
+app.command()(run)
+app.command()(vms)
+app.command()(destroy)
+app.command()(doctor)
+app.command()(history)
+
+
+def main() -> None:
+    """The entry point. A user's mistake prints what to do, never a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        _log_to_stderr()
+        app(standalone_mode=True)
+    except (ConfigurationError, InputError) as error:
+        for fault in error.faults:
+            errors.print(f"[red]error:[/] {_plain(str(fault))}", highlight=False)
+        sys.exit(ExitCode.USAGE)
+    except TangoCloudError as error:
+        errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False)
+        sys.exit(ExitCode.INFRASTRUCTURE)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A closed terminal or a polite kill is taken like Ctrl-C: what was made is destroyed."""
+    raise KeyboardInterrupt
+
+
+def _log_to_stderr() -> None:
+    handler = RichHandler(console=errors, show_path=False, show_time=False, markup=False)
+    level = load().log_level.upper() if _wants_settings() else "WARNING"
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    # Their errors reach us as exceptions; in their own words they only confuse.
+    for noisy in ("paramiko", "alembic", "asyncssh"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def _wants_settings() -> bool:
+    """Help and completion must work with a broken settings file; `doctor` reports it itself."""
+    asked = set(sys.argv[1:])
+    return len(sys.argv) > 1 and not asked & {
+        "-h",
+        "--help",
+        "--install-completion",
+        "--show-completion",
+        "doctor",
+    }
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,224 @@
+"""`tango-cloud run`: every directory is a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from tango_cloud.api import Cloud
+from tango_cloud.cli.display import duration, errors, out, print_json, print_table
+from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.core.errors import InputError, InterruptedTwice
+from tango_cloud.jobs.job import Job, JobResult, JobStatus
+from tango_cloud.orchestration.burst import Happening, Step
+
+_EDGE_BYTES = 64 * 1024
+"""As much as is read from either end of an output file to show its first and last lines."""
+
+
+def run(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="JOB_DIR...", help="Directories with a Makefile.")
+    ],
+    provider: Annotated[
+        str | None, typer.Option(help="Where to make the machines. [default: settings, `local`]")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Image of the machines.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores of each machine.")] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Memory of each machine in MiB.")
+    ] = None,
+    machines: Annotated[
+        int, typer.Option("--machines", "-m", min=1, help="Most machines at once.")
+    ] = 4,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="SECONDS", help="Wall time of each job."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the output files.")
+    ] = Path("output"),
+    network: Annotated[
+        bool, typer.Option("--network/--no-network", help="Whether jobs may use the network.")
+    ] = True,
+    show: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="LINES", help="Lines of each output to show. [default: 0 when piped]"
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Leave the machines running.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+) -> None:
+    """Run jobs side by side, each on a machine of its own that Terraform makes.
+
+    Ctrl-C stops the jobs and destroys what was made; a second Ctrl-C says what is left.
+
+    **Examples:**
+
+    * `tango-cloud run hw1/alice hw1/bob` runs two submissions on two machines.
+
+    * `tango-cloud run hw1/* --machines 20 --timeout 60 --output results` runs a whole class.
+
+    * `tango-cloud run hw1/alice --json | jq '.[0].exit_status'` is for scripts.
+    """
+    cloud = Cloud({"provider": provider} if provider else None)
+    with cloud:
+        jobs = _load(cloud, directories, timeout=timeout, network=network)
+        results = _run(
+            cloud,
+            jobs,
+            output_dir=output,
+            machines=machines,
+            shape=cloud.shape(image, cores, memory),
+            keep=keep,
+        )
+    lines = show if show is not None else (15 if out.is_terminal and not as_json else 0)
+    if lines:
+        for result in results:
+            _show(result, lines)
+    if as_json:
+        print_json(_as_row(result) for result in results)
+    else:
+        _print_results(results)
+    raise typer.Exit(_exit_code(results))
+
+
+def _load(
+    cloud: Cloud, directories: Sequence[Path], *, timeout: float | None, network: bool
+) -> Sequence[Job]:
+    """The jobs; all faults of all of them are raised together, before any machine is made."""
+    jobs: list[Job] = []
+    faults = []
+    for directory in directories:
+        try:
+            jobs.append(cloud.job(directory, timeout_seconds=timeout, network=network))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    return jobs
+
+
+def _run(cloud: Cloud, jobs: Sequence[Job], **options: Any) -> Sequence[JobResult]:
+    try:
+        with _progress(len(jobs)) as on_happening:
+            return cloud.run(jobs, on_happening=on_happening, **options)
+    except InterruptedTwice:
+        _say_what_is_left(cloud)
+        # Threads are still removing machines: whoever asks twice does not want to wait for them.
+        os._exit(ExitCode.INTERRUPTED)
+    except KeyboardInterrupt:
+        _say_what_is_left(cloud)
+        raise
+
+
+def _say_what_is_left(cloud: Cloud) -> None:
+    left = [entry.key.instance_name for entry in cloud.machines()]
+    if left:
+        errors.print(f"[yellow]still there:[/] {', '.join(left)}", highlight=False)
+        errors.print("Remove them with: tango-cloud destroy --all")
+    else:
+        errors.print("Interrupted; nothing is left.")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A progress display on stderr, for people only: a pipe gets nothing."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        requested, ready = set[str](), set[str]()
+        machines = progress.add_task("machines ready", total=None)
+        jobs = progress.add_task("jobs done", total=total)
+
+        def on_happening(happening: Happening) -> None:
+            match happening.step:
+                case Step.MACHINE_REQUESTED:
+                    requested.add(happening.machine)
+                case Step.MACHINE_READY:
+                    ready.add(happening.machine)
+                case Step.JOB_ENDED if happening.result is not None:
+                    progress.advance(jobs)
+                    progress.console.print(_line(happening.result), highlight=False)
+                case _:
+                    return
+            progress.update(machines, total=len(requested), completed=len(ready))
+
+        yield on_happening
+
+
+def _line(result: JobResult) -> str:
+    colour = "green" if result.status is JobStatus.PASSED else "red"
+    return f"[{colour}]{result.status}[/] {result.job} ({duration(result.seconds)})"
+
+
+def _show(result: JobResult, lines: int) -> None:
+    out.rule(f"{result.job}: {result.status}", align="left")
+    text = _edges(result.output, lines) if result.output else result.detail
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _edges(file: Path, lines: int) -> str:
+    """The first and last lines of `file`, without reading the megabytes between them."""
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        head = handle.read(_EDGE_BYTES)
+        tail = b""
+        if size > _EDGE_BYTES:
+            handle.seek(max(_EDGE_BYTES, size - _EDGE_BYTES))
+            tail = handle.read()
+    found = (head + tail).decode("utf-8", "replace").splitlines()
+    if len(found) <= lines and not tail:
+        return "\n".join(found)
+    first = (lines + 1) // 2
+    last = found[len(found) - (lines - first) :] if lines > first else []
+    return "\n".join([*found[:first], f"[... all of it ({size:,} bytes) is in {file}]", *last])
+
+
+def _as_row(result: JobResult) -> dict[str, Any]:
+    return dataclasses.asdict(result)
+
+
+def _print_results(results: Sequence[JobResult]) -> None:
+    print_table(
+        ("job", "status", "make", "time", "output", "machine", "note"),
+        [
+            (
+                result.job,
+                result.status,
+                "" if result.exit_status is None else str(result.exit_status),
+                duration(result.seconds),
+                str(result.output or ""),
+                result.machine,
+                result.detail,
+            )
+            for result in results
+        ],
+    )
+
+
+def _exit_code(results: Sequence[JobResult]) -> int:
+    statuses = {result.status for result in results}
+    if statuses & {JobStatus.ERROR, JobStatus.CANCELLED}:
+        return ExitCode.INFRASTRUCTURE
+    return ExitCode.OK if statuses <= {JobStatus.PASSED} else ExitCode.JOB_FAILED

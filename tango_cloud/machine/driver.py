@@ -1,0 +1,231 @@
+"""The driver: runs one job under its limits and returns once nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tango_cloud.machine import frames, processes
+from tango_cloud.machine.disk import DiskWatch
+from tango_cloud.machine.failures import DAMAGED, Failure
+from tango_cloud.machine.launch import Launch, Level, Started, start
+from tango_cloud.machine.output import Output
+from tango_cloud.machine.wire import SAFE_WRITE, Wire
+
+GRACE_SECONDS = 1.0
+"""Between SIGTERM and SIGKILL for a job whose time is up."""
+_TICK_SECONDS = 1.0
+_KILL_AGAIN_SECONDS = 0.01
+_END_SECONDS = 5.0
+_DRAIN_SECONDS = 1.0
+_CHUNK = 1 << 16
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+TIME = "time"
+DISK = "disk"
+CANCELLED = "cancelled"
+GONE = "gone"
+
+
+class Driver:
+    """One job's run. `live`: whether output is also sent as it comes."""
+
+    def __init__(
+        self, wire: Wire, level: Level, launch: Launch, output: Output, live: bool
+    ) -> None:
+        self._wire = wire
+        self._level = level
+        self._launch = launch
+        self._output = output
+        self._live = live
+        self._sent = 0
+        self._outgoing = b""
+        self._next_tick = 0.0
+        self._kill_at = float("inf")
+        self.stopped = ""
+        """Why the job was stopped: one of this module's words, or empty."""
+        self.stopped_detail = ""
+
+    def run(self) -> dict[str, Any]:
+        """Run the job. Returns a RunOutcome's fields, or fewer when it was cancelled.
+
+        Raises Failure (damaged) when the job could not be started, or something of it cannot be
+        killed. The connection's end stops the job like a cancellation (`stopped` is GONE).
+        """
+        reader, writer = os.pipe()
+        with contextlib.suppress(OSError):  # fewer, larger reads from a job that prints much
+            fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
+        began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, reader)
+            woken = stack.enter_context(_woken_by_children())
+            tops = stack.enter_context(self._launch.folders.opened())
+            watch = DiskWatch(tops, self._launch.limits.disk_bytes)
+            started = start(self._level, self._launch, writer)
+            stack.callback(os.close, started.status)
+            os.close(writer)
+            ended, usage = self._attend(started, reader, woken, watch, began)
+            wall_seconds = time.monotonic() - began
+            if processes.reap() and not processes.end_descendants(_END_SECONDS):
+                raise Failure(DAMAGED, "processes of the job cannot be killed")
+            self._drain(reader)
+            fault = "" if self.stopped else self._level.fault(os.read(started.status, _CHUNK))
+        if fault:
+            raise Failure(DAMAGED, f"the job could not be started: {fault}")
+        if self.stopped in (CANCELLED, GONE):
+            return {"cancelled": True}
+        self._flush()
+        return {
+            "exit_status": None if self.stopped else processes.shell_status(ended),
+            "timed_out": self.stopped == TIME,
+            "disk_exceeded": self.stopped == DISK,
+            "wall_seconds": wall_seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_memory_bytes": usage.ru_maxrss * _MAXRSS_UNIT,
+            "output_bytes": self._output.total,
+            "level": self._level.name,
+        }
+
+    def _attend(
+        self, started: Started, reader: int, woken: int, watch: DiskWatch, began: float
+    ) -> tuple[int, Any]:
+        """Serve the job's output, its limits and the connection until its first process ends."""
+        deadline = began + self._launch.limits.wall_seconds
+        self._next_tick = began + _TICK_SECONDS
+        reading = [reader, woken, self._wire.source]
+        while True:
+            until = min(deadline, self._next_tick, watch.next_look, self._kill_at)
+            writing = [self._wire.sink] if self._has_outgoing() else []
+            ready, writable, _ = select.select(
+                reading, writing, [], max(0.0, until - time.monotonic())
+            )
+            if woken in ready:
+                os.read(woken, _CHUNK)
+            if reader in ready and not self._collect(reader):
+                reading.remove(reader)
+            if writable:
+                self._send_some()
+            if self._wire.source in ready and not self._listen():
+                reading.remove(self._wire.source)
+            process, ended, usage = os.wait4(started.process, os.WNOHANG)
+            if process:
+                return ended, usage
+            now = time.monotonic()
+            if now >= deadline:
+                deadline = float("inf")
+                self._stop(TIME, started)
+            if watch.exceeded():
+                self._stop(DISK, started, watch.reason)
+            self._tick(now)
+            self._kill_when_due(now, started)
+
+    def _stop(self, reason: str, started: Started, detail: str = "") -> None:
+        """Begin to end the job; the first reason stands. Only a time-out leaves it any grace."""
+        if self.stopped:
+            return
+        self.stopped, self.stopped_detail = reason, detail
+        self._kill_at = time.monotonic()
+        if reason == TIME:
+            processes.send(processes.descendants(started.process), signal.SIGTERM)
+            self._kill_at += GRACE_SECONDS
+
+    def _kill_when_due(self, now: float, started: Started) -> None:
+        """Kill all but the first process, which ends when the rest has, and tells what they used.
+
+        Again and again: a job that forks without end may get one past a single pass.
+        """
+        if now < self._kill_at:
+            return
+        found = processes.descendants(started.process)
+        processes.send(found, signal.SIGSTOP)
+        processes.send(found or [started.process], signal.SIGKILL)
+        self._kill_at = now + _KILL_AGAIN_SECONDS
+
+    def _collect(self, reader: int) -> bool:
+        """Take what the job printed; whether more may come."""
+        data = os.read(reader, _CHUNK)
+        if data and self.stopped != DISK:
+            try:
+                self._output.write(data)
+            except OSError as error:
+                self.stopped, self.stopped_detail = DISK, f"its output: {error.strerror}"
+                self._kill_at = 0.0
+        return bool(data)
+
+    def _drain(self, reader: int) -> None:
+        """What is still in the pipe. Everything that wrote to it is dead, so it ends."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while time.monotonic() < deadline and select.select([reader], [], [], _DRAIN_SECONDS)[0]:
+            if not self._collect(reader):
+                return
+
+    def _listen(self) -> bool:
+        """Take a frame from the connection; whether more may come."""
+        try:
+            frame = self._wire.next_frame()
+        except (frames.StreamBroken, OSError):
+            frame = None
+        if frame is None or frame[0] == frames.CANCEL:
+            self.stopped = GONE if frame is None else CANCELLED
+            self._kill_at = 0.0
+        return frame is not None
+
+    def _has_outgoing(self) -> bool:
+        return bool(self._outgoing) or (self._live and self._sent < self._output.kept)
+
+    def _send_some(self) -> None:
+        """Send as much as goes without waiting: a slow link must not hold up the limits.
+
+        Output is taken from the spool, where it stands anyway, so that nothing piles up in memory.
+        """
+        if not self._outgoing:
+            data = self._output.read(self._sent, SAFE_WRITE)
+            self._sent += len(data)
+            self._outgoing = frames.encode(frames.OUTPUT, data)
+        try:
+            sent = os.write(self._wire.sink, self._outgoing[:SAFE_WRITE])
+        except OSError:  # the connection's end; its other direction will tell
+            self._live, self._outgoing = False, b""
+            return
+        self._outgoing = self._outgoing[sent:]
+
+    def _tick(self, now: float) -> None:
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK_SECONDS
+            if not self._outgoing:
+                self._outgoing = frames.encode(frames.TICK)
+
+    def _flush(self) -> None:
+        """Send the rest of the live output. Raises OSError when the connection is gone."""
+        self._wire.send_raw(self._outgoing)
+        while self._live and self._sent < self._output.kept:
+            data = self._output.read(self._sent, min(_CHUNK, self._output.kept - self._sent))
+            self._sent += len(data)
+            self._wire.send(frames.OUTPUT, data)
+
+
+@contextlib.contextmanager
+def _woken_by_children() -> Iterator[int]:
+    """A pipe that becomes readable when a child ends."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    handler = signal.signal(signal.SIGCHLD, lambda *_: None)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(previous)
+        signal.signal(signal.SIGCHLD, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+_MAXRSS_UNIT = 1 if os.uname().sysname == "Darwin" else 1024
+"""Bytes in getrusage's unit of memory: kernels differ."""

@@ -1,0 +1,149 @@
+"""The work directory: the agent's own files, and the directories that belong to a job.
+
+work_dir/          the agent's; 0711, so that a job can be reached below but nothing listed
+  agent/           0700: what a job must not see or change
+    lock           held while a job is copied in or runs
+    spool, ring    the output (output.py)
+    outcome        the last job's header line; absent until it has ended
+    root/          an empty directory to mount a job's root on
+  job/ tmp/ shm/   the job user's, 0700: the job directory, its /tmp and its /dev/shm
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from tango_cloud.machine import wipe
+from tango_cloud.machine.children import in_child
+from tango_cloud.machine.facts import Facts
+from tango_cloud.machine.failures import DAMAGED, REFUSED, Failure
+
+JOB_DIRECTORIES = ("job", "tmp", "shm")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_SECONDS = 5.0
+"""How long to wait for the lock: an agent whose connection broke may still be stopping its job."""
+_LOCK_PAUSE = 0.02
+
+
+class Folders:
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.work_dir = facts.work_dir
+        self.agent = os.path.join(facts.work_dir, "agent")
+        self.root = os.path.join(self.agent, "root")
+        self.spool = os.path.join(self.agent, "spool")
+        self.ring = os.path.join(self.agent, "ring")
+        self.outcome = os.path.join(self.agent, "outcome")
+        self.job, self.tmp, self.shm = (
+            os.path.join(facts.work_dir, name) for name in JOB_DIRECTORIES
+        )
+
+    def prepare(self) -> None:
+        """Make what is missing and set right what a job may have changed. Idempotent.
+
+        Raises Failure (damaged) when something of another user's is in the way.
+        """
+        try:
+            os.makedirs(self.work_dir, 0o711, exist_ok=True)
+            _own(self.work_dir, os.geteuid(), None, 0o711)
+            for path in (self.agent, self.root):
+                _own(path, os.geteuid(), None, 0o700)
+            for path in (self.job, self.tmp, self.shm):
+                _own(path, self._facts.job_user.uid, self._facts.job_user.gid, 0o700)
+        except OSError as error:
+            raise Failure(DAMAGED, f"cannot set up {self.work_dir}: {error}") from error
+
+    def empty(self, on_wait: Callable[[], None]) -> None:
+        """Remove all that a job left. Raises Failure (damaged) when something stays."""
+        with self.opened() as tops:
+            in_child(self._facts, lambda: _empty(tops), on_wait)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[int, ...]]:
+        """The job's directories, open: a child that is the job's user may not be able to walk to
+        them. Raises Failure (damaged)."""
+        tops: list[int] = []
+        try:
+            try:
+                for path in (self.job, self.tmp, self.shm):
+                    tops.append(os.open(path, _DIRECTORY))
+            except OSError as error:
+                raise Failure(DAMAGED, f"cannot open {path}: {error.strerror}") from error
+            yield tuple(tops)
+        finally:
+            for top in tops:
+                os.close(top)
+
+    @contextlib.contextmanager
+    def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the machine for one job. Raises Failure (refused) when another agent holds it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(os.path.join(self.agent, "lock"), flags, 0o600)
+        try:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise Failure(REFUSED, "another job holds this machine")
+                on_wait()
+                time.sleep(_LOCK_PAUSE)
+            yield
+        finally:
+            os.close(lock)
+
+    def forget_output(self) -> None:
+        """Drop what is kept of the last job, so that nobody takes it for the next one's."""
+        for path in (self.outcome, self.spool, self.ring):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def write_outcome(self, header: bytes) -> None:
+        """Record that a job has ended, and how. Replaced as a whole: readers see all or nothing."""
+        fresh = self.outcome + ".new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(fresh, flags, 0o600)
+        try:
+            os.write(file, header)
+        finally:
+            os.close(file)
+        os.replace(fresh, self.outcome)
+
+
+def _empty(tops: tuple[int, ...]) -> None:
+    try:
+        for top in tops:
+            wipe.empty(top)
+    except OSError as error:
+        raise Failure(DAMAGED, f"cannot remove what the last job left: {error}") from error
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _own(path: str, uid: int, gid: int | None, mode: int) -> None:
+    """Make `path` a directory of `uid`'s with `mode`. Its parent must be out of a job's reach, or
+    the job's user be the agent's own: then nothing is gained by tricking this."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        os.mkdir(path, mode)
+        found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(path)
+        os.mkdir(path, mode)
+        found = os.lstat(path)
+    if found.st_uid != uid:
+        if os.geteuid() != 0:
+            raise OSError(f"{path} belongs to user {found.st_uid}")
+        os.chown(path, uid, -1 if gid is None else gid, follow_symlinks=False)
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(path, mode)

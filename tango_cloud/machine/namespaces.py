@@ -1,0 +1,168 @@
+"""The level "namespaces": the same sandbox as bubblewrap's, made by the agent itself.
+
+Needs nothing installed: the kernel's namespaces, entered by system calls. As root no user namespace
+is made, and the job gives up root last; without root, a user namespace gives the right to the rest.
+Three processes take part: one that outlives the namespaces and reports, the init of the process
+namespace, whose end is the end of everything in it, and the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import struct
+
+from tango_cloud.machine import children, mounts, processes, syscalls
+from tango_cloud.machine.launch import Launch, Level, environment, execute
+from tango_cloud.machine.mounts import Mount
+from tango_cloud.machine.rlimits import apply, rlimits, running
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+_PRIVATE = (
+    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+)
+_INIT = 1
+"""Processes in the sandbox that are not the job's: its init."""
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+class Namespaces(Level):
+    name = "namespaces"
+
+    def enter(self, launch: Launch, status: int) -> None:
+        network = 0 if launch.limits.network else syscalls.CLONE_NEWNET
+        if launch.facts.separate:
+            already_running = running(launch.facts.job_user.uid)
+            syscalls.unshare(_PRIVATE | network)
+        else:
+            already_running = _INIT
+            agent = os.getppid()
+            _become_user_of_own_namespace(_PRIVATE | network)
+            children.die_with_agent(agent)  # new rights may have undone it
+        init = _fork_tied()
+        if init == 0:
+            _init(launch, already_running, status)
+        os.close(status)
+        _, ended = os.waitpid(init, 0)
+        os._exit(processes.shell_status(ended))
+
+
+def _become_user_of_own_namespace(flags: int) -> None:
+    """Enter new namespaces, keeping this user's number: inside, it is the only one there is."""
+    uid, gid = os.geteuid(), os.getegid()
+    syscalls.unshare(syscalls.CLONE_NEWUSER | flags)
+    # The kernel lets a user without privilege map a group only after giving up setgroups.
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _fork_tied() -> int:
+    """Fork; the child is killed when this process ends, however it ends."""
+    child = os.fork()
+    if child == 0:
+        syscalls.die_with_parent(signal.SIGKILL)
+    return child
+
+
+def _init(launch: Launch, already_running: int, status: int) -> None:
+    """The first process of the process namespace: makes the root, starts the job, reaps."""
+    _make_root(launch)
+    socket.sethostname("job")
+    if not launch.limits.network:
+        _raise_loopback()
+    job = os.fork()
+    if job == 0:
+        _become_job(launch, already_running)
+    os.close(status)
+    while True:
+        process, ended = os.waitpid(-1, 0)
+        if process == job:
+            os._exit(processes.shell_status(ended))
+
+
+def _become_job(launch: Launch, already_running: int) -> None:
+    os.setsid()
+    os.chdir(mounts.JOB)
+    wanted = rlimits(launch.limits, already_running)
+    if launch.facts.separate:
+        children.become(launch.facts.job_user)
+    syscalls.no_new_privileges()
+    apply(wanted)
+    execute(launch.command, environment(launch, mounts.JOB, mounts.TMP))
+
+
+def _make_root(launch: Launch) -> None:
+    root = launch.folders.root
+    quiet = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("tmpfs", root, "tmpfs", quiet, "mode=755,size=1m")
+    for mount in mounts.system():
+        _mount(mount, root)
+    for name in ("proc", "dev", "home", "run", "var"):
+        os.makedirs(f"{root}/{name}", 0o755, exist_ok=True)
+    syscalls.mount("proc", f"{root}/proc", "proc", quiet | syscalls.MS_NOEXEC)
+    _make_devices(f"{root}/dev")
+    for mount in mounts.own(launch.folders):
+        _mount(mount, root)
+    syscalls.change_root(root)
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
+    syscalls.mount("none", "/", "", flags | quiet)
+
+
+def _mount(mount: Mount, root: str) -> None:
+    target = root + mount.target
+    if mount.kind == mounts.LINK:
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.symlink(mount.source, target)
+    elif mount.kind == mounts.EMPTY:
+        syscalls.mount("tmpfs", target, "tmpfs", syscalls.MS_RDONLY, "size=0,mode=755")
+    else:
+        os.makedirs(target, 0o755, exist_ok=True)
+        _bind(mount.source, target, mount.kind == mounts.READ_ONLY)
+
+
+def _bind(source: str, target: str, read_only: bool) -> None:
+    """Bind, without set-user-id programs and devices; what was mounted with more limits keeps them,
+    which the kernel demands of a user namespace."""
+    syscalls.mount(source, target, "", syscalls.MS_BIND | syscalls.MS_REC)
+    kept = os.statvfs(target).f_flag
+    flags = kept & (os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME | os.ST_RDONLY)
+    if kept & os.ST_RELATIME:
+        flags |= syscalls.MS_RELATIME  # the one flag whose number differs between the two calls
+    if read_only:
+        flags |= syscalls.MS_RDONLY
+    flags |= syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("none", target, "", flags)
+
+
+def _make_devices(folder: str) -> None:
+    for name in _DEVICES:
+        if os.path.exists(f"/dev/{name}"):
+            with open(f"{folder}/{name}", "w", encoding="ascii"):
+                pass
+            syscalls.mount(f"/dev/{name}", f"{folder}/{name}", "", syscalls.MS_BIND)
+    for name, text in _DEVICE_LINKS.items():
+        os.symlink(text, f"{folder}/{name}")
+    os.mkdir(f"{folder}/pts", 0o755)
+    flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC
+    with contextlib.suppress(OSError):  # some containers allow none; few jobs want a terminal
+        syscalls.mount("devpts", f"{folder}/pts", "devpts", flags, "newinstance,ptmxmode=0666")
+    os.symlink("pts/ptmx", f"{folder}/ptmx")
+
+
+def _raise_loopback() -> None:
+    """Bring up the new network's only interface: many tests talk to themselves."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH22x", b"lo", 0)
+        answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request)
+        flags = struct.unpack("16sH22x", answer)[1]
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))

@@ -1,0 +1,216 @@
+"""What an agent does when asked: one function for each operation of a session."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from tango_cloud.machine import frames, hostkey, wipe
+from tango_cloud.machine.children import in_child
+from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
+from tango_cloud.machine.extract import ArchiveRefused, extract
+from tango_cloud.machine.facts import Facts
+from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED, Failure
+from tango_cloud.machine.folders import Folders
+from tango_cloud.machine.frames import DataStream
+from tango_cloud.machine.launch import Launch
+from tango_cloud.machine.levels import Choice, choose
+from tango_cloud.machine.output import Output
+from tango_cloud.machine.rlimits import Limits
+from tango_cloud.machine.wire import Wire
+
+COMMAND = ("make",)
+_CHUNK = 1 << 18
+_GZIP = 31
+"""zlib's code for a gzip wrapper and the largest window."""
+
+
+class ConnectionGone(Exception):
+    """The other end went away in the middle of an operation."""
+
+
+class Operations:
+    """The operations of one agent. Each answers its request, or raises Failure."""
+
+    def __init__(self, wire: Wire, facts: Facts) -> None:
+        self._wire = wire
+        self._facts = facts
+        self._folders = Folders(facts)
+        self._choice: Choice | None = None
+
+    def perform(self, request: Mapping[str, Any]) -> None:
+        """Do what `request["op"]` names."""
+        operation = getattr(self, "do_" + str(request.get("op")), None)
+        if operation is None:
+            raise Failure(REFUSED, f"unknown operation {request.get('op')!r}")
+        operation(request)
+
+    def do_ping(self, _: Mapping[str, Any]) -> None:
+        self._wire.reply({})
+
+    def do_report(self, _: Mapping[str, Any]) -> None:
+        self._folders.prepare()
+        choice = self._chosen()
+        self._wire.reply(
+            {
+                "level": choice.level.name,
+                "separate_user": self._facts.separate,
+                "network_control": choice.network_control,
+                "python": platform.python_version(),
+                "missing": choice.missing,
+            }
+        )
+
+    def do_put(self, request: Mapping[str, Any]) -> None:
+        """Empty the job directory and fill it from the DATA frames that follow the request."""
+        stream = DataStream(self._wire.read)
+        with contextlib.ExitStack() as stack:
+            try:
+                self._folders.prepare()
+                stack.enter_context(self._folders.locked(self._wire.tick))
+                self._folders.forget_output()
+                tops = stack.enter_context(self._folders.opened())
+            except Failure:
+                stream.drain()  # the next frame must be the next request
+                raise
+            # From here on the stream is the child's: it leaves it behind its end, come what may.
+            compressed = bool(request.get("gzip"))
+            in_child(self._facts, lambda: _fill(tops, stream, compressed), self._wire.tick)
+        self._wire.reply({})
+
+    def do_run(self, request: Mapping[str, Any]) -> None:
+        limits = Limits.parse(request)
+        self._folders.prepare()
+        with self._folders.locked(self._wire.tick):
+            choice = self._chosen()
+            if not limits.network and not choice.network_control:
+                reason = "; ".join(choice.missing)
+                raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
+            self._folders.forget_output()
+            outcome = self._run(choice, limits, bool(request.get("live")))
+        self._wire.reply(outcome)
+
+    def _run(self, choice: Choice, limits: Limits, live: bool) -> dict[str, Any]:
+        folders = self._folders
+        output = Output(folders.spool, folders.ring, limits.output_bytes)
+        launch = Launch(self._facts, folders, limits, COMMAND)
+        driver = Driver(self._wire, choice.level, launch, output, live)
+        try:
+            outcome = driver.run()
+            if not outcome.get("cancelled"):
+                try:
+                    output.finish()
+                    folders.write_outcome(header(driver, outcome, limits))
+                except OSError as error:
+                    raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
+        finally:
+            output.close()
+            quiet = driver.stopped == GONE
+            folders.empty((lambda: None) if quiet else self._wire.tick)
+        if driver.stopped == GONE:
+            raise ConnectionGone
+        return outcome
+
+    def do_get(self, request: Mapping[str, Any]) -> None:
+        """Send the last job's header line and output as DATA frames."""
+        try:
+            with open(self._folders.outcome, "rb") as file:
+                first = file.read()
+            spool = open(self._folders.spool, "rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            raise Failure(MISSING, "no job has run to its end since the last copy-in") from None
+        with spool:
+            compress = zlib.compressobj(1, wbits=_GZIP) if request.get("gzip") else None
+            part = first
+            while part:
+                data = compress.compress(part) if compress else part
+                if data:
+                    self._wire.send(frames.DATA, data)
+                part = spool.read(_CHUNK)
+            if compress:
+                self._wire.send(frames.DATA, compress.flush())
+        self._wire.send(frames.END)
+
+    def do_peek(self, request: Mapping[str, Any]) -> None:
+        """Send the first `limit` bytes of the output so far as DATA frames."""
+        missing = int(request["limit"])
+        with contextlib.suppress(FileNotFoundError), open(self._folders.spool, "rb") as spool:
+            while missing > 0:
+                part = spool.read(min(missing, _CHUNK))
+                if not part:
+                    break
+                missing -= len(part)
+                self._wire.send(frames.DATA, part)
+        self._wire.send(frames.END)
+
+    def do_wipe(self, _: Mapping[str, Any]) -> None:
+        """Remove everything of the last job: its files and its output."""
+        self._folders.prepare()
+        with self._folders.locked(self._wire.tick):
+            self._folders.forget_output()
+            self._folders.empty(self._wire.tick)
+        self._wire.reply({})
+
+    def do_stage_host_key(self, _: Mapping[str, Any]) -> None:
+        self._wire.reply({"public_key": hostkey.stage(self._facts)})
+
+    def do_activate_host_key(self, _: Mapping[str, Any]) -> None:
+        hostkey.activate(self._facts)
+        self._wire.reply({})
+
+    def _chosen(self) -> Choice:
+        if self._choice is None:
+            self._choice = choose(self._facts, self._folders, self._wire.tick)
+        return self._choice
+
+
+def header(driver: Driver, outcome: Mapping[str, Any], limits: Limits) -> bytes:
+    """The line before the output, as Tango's autodriver words it where it has words."""
+    if driver.stopped == TIME:
+        said = f"timed out after {limits.wall_seconds:g} seconds"
+    elif driver.stopped == DISK:
+        said = f"stopped: {driver.stopped_detail}"
+    else:
+        said = f"exited with status {outcome['exit_status']}"
+    return f"Autodriver: Job {said}\n".encode()
+
+
+def _fill(tops: tuple[int, ...], stream: DataStream, compressed: bool) -> None:
+    """Empty all of the job's directories and unpack the stream into the first; all or nothing."""
+    try:
+        for top in tops:
+            wipe.empty(top)
+        extract(_gunzip(stream) if compressed else stream.read, tops[0])
+    except ArchiveRefused as error:
+        wipe.empty(tops[0])
+        raise Failure(REFUSED, f"the archive was refused: {error}") from error
+    except frames.StreamBroken as error:
+        wipe.empty(tops[0])
+        if not stream.aborted:
+            raise Failure(REFUSED, f"the archive was cut short: {error}") from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            wipe.empty(tops[0])
+        raise Failure(DAMAGED, f"the job directory cannot be filled: {error}") from error
+    finally:
+        stream.drain()
+
+
+def _gunzip(stream: DataStream) -> frames.ReadSome:
+    """`stream` decompressed, never more at a time than is asked for."""
+    decompress = zlib.decompressobj(_GZIP)
+
+    def read(limit: int) -> bytes:
+        while True:
+            source = decompress.unconsumed_tail or stream.read(_CHUNK)
+            try:
+                data = decompress.decompress(source, limit)
+            except zlib.error as error:
+                raise ArchiveRefused(f"not compressed as it should be: {error}") from error
+            if data or not source:
+                return data
+
+    return read

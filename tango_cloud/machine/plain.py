@@ -1,0 +1,58 @@
+"""The level "limits": no isolation but limits, and the certainty that nothing is left running.
+
+Works everywhere. The job sees the machine's files and processes as its user does. A keeper stands
+between the agent and the job: it adopts the job's daemons, kills everything once the job has ended,
+and does the same when the agent dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from tango_cloud.machine import children, processes, syscalls
+from tango_cloud.machine.launch import Launch, Level, environment, execute
+from tango_cloud.machine.rlimits import apply, rlimits, running
+
+_END_SECONDS = 5.0
+
+
+class Plain(Level):
+    name = "limits"
+    own_network = False
+
+    def enter(self, launch: Launch, status: int) -> None:
+        already_running = running(launch.facts.job_user.uid)
+        with contextlib.suppress(OSError):  # not Linux: daemons escape, as `doctor` says
+            syscalls.adopt_orphans()
+        signal.signal(signal.SIGTERM, lambda *_: _end(128 + signal.SIGTERM))
+        with contextlib.suppress(OSError):
+            syscalls.die_with_parent(signal.SIGTERM)
+        job = os.fork()
+        if job == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _become_job(launch, already_running)
+        os.close(status)
+        while True:
+            process, ended = os.waitpid(-1, 0)
+            if process == job:
+                _end(processes.shell_status(ended))
+
+
+def _become_job(launch: Launch, already_running: int) -> None:
+    os.setsid()
+    os.chdir(launch.folders.job)
+    wanted = rlimits(launch.limits, already_running)
+    if launch.facts.separate:
+        children.become(launch.facts.job_user)
+    with contextlib.suppress(OSError):
+        syscalls.no_new_privileges()
+    os.stat(launch.folders.tmp)  # the job's user must be able to walk there
+    apply(wanted)
+    execute(launch.command, environment(launch, launch.folders.job, launch.folders.tmp))
+
+
+def _end(status: int) -> None:
+    processes.end_descendants(_END_SECONDS)
+    os._exit(status)

@@ -1,0 +1,88 @@
+"""Finding, signalling and ending a process' descendants, daemons among them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+
+_PAUSE = 0.002
+"""Seconds between two looks at processes that are being killed."""
+
+
+def parents() -> dict[int, int]:
+    """Every process that can be seen, with its parent's id."""
+    if sys.platform != "linux":
+        return _parents_by_ps()
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                # The command's name, in parentheses, may itself hold spaces and parentheses.
+                found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    return found
+
+
+def _parents_by_ps() -> dict[int, int]:
+    with os.popen("/bin/ps -A -o pid=,ppid=") as ps:  # noqa: S605 - a constant
+        pairs = [line.split() for line in ps]
+    return {int(pair[0]): int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+def descendants(root: int, tree: Mapping[int, int] | None = None) -> list[int]:
+    """All processes below `root`, parents before children."""
+    children: dict[int, list[int]] = {}
+    for process, parent in (parents() if tree is None else tree).items():
+        children.setdefault(parent, []).append(process)
+    found: list[int] = []
+    waiting = [root]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            found.append(child)
+            waiting.append(child)
+    return found
+
+
+def send(processes: list[int], number: int) -> None:
+    """Signal each; one that has ended meanwhile is fine."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, number)
+
+
+def end_descendants(seconds: float) -> bool:
+    """Kill and reap every descendant of this process; whether none is left after `seconds`.
+
+    This process must adopt orphans for that to include daemons. All are stopped before any is
+    killed: something that forks as fast as it can would otherwise outrun the killing.
+    """
+    deadline = time.monotonic() + seconds
+    while reap():
+        found = descendants(os.getpid())
+        send(found, signal.SIGSTOP)
+        send(found, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def reap() -> bool:
+    """Collect children that have ended; whether others are left."""
+    while True:
+        try:
+            process, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if not process:
+            return True
+
+
+def shell_status(status: int) -> int:
+    """A wait status as a shell reports it: the exit status, or 128 and the signal's number."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)

@@ -1,0 +1,228 @@
+"""A burst: many jobs on a few machines that are made for them and removed after them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tango_cloud.core.errors import (
+    Cancelled,
+    InputError,
+    InterruptedTwice,
+    JobRefused,
+    MachineDamaged,
+    MachineUnreachable,
+    NotReadyInTime,
+    OutputError,
+    TangoCloudError,
+)
+from tango_cloud.core.model import MachineKey, Shape
+from tango_cloud.jobs.execution import execute
+from tango_cloud.jobs.job import Job, JobResult, JobStatus
+from tango_cloud.orchestration.fleet import Fleet
+from tango_cloud.transports.protocol import Session
+
+log = logging.getLogger(__name__)
+
+_TRIES = 2
+"""How many machines a job may be tried on: the second only if the first broke under it."""
+
+
+class Step(StrEnum):
+    MACHINE_REQUESTED = "machine requested"
+    MACHINE_READY = "machine ready"
+    MACHINE_GONE = "machine gone"
+    JOB_STARTED = "job started"
+    JOB_OUTPUT = "job output"
+    JOB_ENDED = "job ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened, for progress displays. Which fields are set depends on `step`."""
+
+    step: Step
+    machine: str = ""
+    job: str = ""
+    output: bytes = b""
+    result: JobResult | None = None
+
+
+OnHappening = Callable[[Happening], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """What machines a burst uses. Times in seconds."""
+
+    provider: str
+    shape: Shape
+    lifetime: float
+    ready_seconds: float
+    gone_seconds: float
+    keep: bool = False
+
+
+class Burst:
+    """Runs jobs side by side, one worker thread for each machine. Use an instance once."""
+
+    def __init__(
+        self, fleet: Fleet, plan: MachinePlan, output_dir: Path, on_happening: OnHappening
+    ) -> None:
+        self._fleet = fleet
+        self._plan = plan
+        self._output_dir = output_dir
+        self._tell = on_happening
+        self._stop = threading.Event()
+        self._jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+        self._results: dict[int, JobResult] = {}
+        self._running: dict[MachineKey, Session] = {}
+        self._lock = threading.Lock()
+        self._last_error = "no machine could be had"
+
+    def run(self, jobs: Sequence[Job], machines: int) -> Sequence[JobResult]:
+        """Run every job and return their results in the order of `jobs`.
+
+        At most `machines` machines exist for it; they are gone when this returns (unless the plan
+        keeps them). A job that cannot be run gets a result that says why: only what concerns all
+        of them is raised (ConfigurationError, NotGoneInTime). Interrupted, it stops the jobs and
+        removes the machines before it lets go; InterruptedTwice when it may not even do that.
+        """
+        for numbered in enumerate(jobs):
+            self._jobs.put(numbered)
+        keys = [self._request() for _ in range(min(machines, len(jobs)))]
+        errors: list[TangoCloudError] = []
+        workers = [
+            threading.Thread(target=self._serve, args=(key, errors), name=f"worker-{key}")
+            for key in keys
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                worker.join()
+        except BaseException:
+            self._stop_and_wait(workers)
+            raise
+        if errors:
+            raise errors[0]
+        return [self._results.get(n) or self._unrun(job) for n, job in enumerate(jobs)]
+
+    def _stop_and_wait(self, workers: Sequence[threading.Thread]) -> None:
+        try:
+            self.cancel()
+            for worker in workers:
+                worker.join()
+        except KeyboardInterrupt as again:
+            raise InterruptedTwice from again
+
+    def cancel(self) -> None:
+        """Stop what runs and start nothing more. `run` then returns once the machines are gone."""
+        self._stop.set()
+        self._fleet.cancel()
+        with self._lock:
+            running = list(self._running.values())
+        for session in running:
+            session.cancel()
+
+    def _request(self) -> MachineKey:
+        plan = self._plan
+        name = Path(plan.shape.image).stem
+        key = self._fleet.request_next(name, plan.provider, plan.shape, plan.lifetime).key
+        self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
+        return key
+
+    def _serve(self, key: MachineKey, errors: list[TangoCloudError]) -> None:
+        """A worker: jobs on one machine until none are left, then the machine's removal."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    number, job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if not self._attend(key, number, job):
+                    break
+        finally:
+            try:
+                if not self._plan.keep:
+                    self._fleet.destroy_and_wait(key, self._plan.gone_seconds)
+                    self._tell(Happening(Step.MACHINE_GONE, key.instance_name))
+            except TangoCloudError as error:
+                errors.append(error)
+
+    def _attend(self, key: MachineKey, number: int, job: Job) -> bool:
+        """Run one job. False when no machine can be had: the job goes back for other workers."""
+        error: TangoCloudError = MachineUnreachable("not tried")
+        for _ in range(_TRIES):
+            try:
+                self._fleet.wait(key, self._plan.ready_seconds, self._stop)
+                self._tell(Happening(Step.MACHINE_READY, key.instance_name))
+                session = self._fleet.session(key)
+            except TangoCloudError as no_machine:
+                self._jobs.put((number, job))
+                if not isinstance(no_machine, Cancelled):
+                    self._last_error = str(no_machine)
+                    log.error("%s", no_machine)
+                return False
+            try:
+                self._end(number, self._execute(key, session, job))
+                return True
+            except (InputError, OutputError, JobRefused) as unfit:
+                self._end(number, self._failed(job, key, unfit))
+                return True
+            except (MachineDamaged, MachineUnreachable, NotReadyInTime) as broken:
+                if self._stop.is_set():
+                    break
+                error = broken
+                log.warning("%s: %s: %s", key, job.name, broken)
+                self._replace(key, broken)
+        status = JobStatus.CANCELLED if self._stop.is_set() else JobStatus.ERROR
+        self._end(number, self._failed(job, key, error, status))
+        return True
+
+    def _execute(self, key: MachineKey, session: Session, job: Job) -> JobResult:
+        machine = key.instance_name
+        self._tell(Happening(Step.JOB_STARTED, machine, job.name))
+        with self._lock:
+            self._running[key] = session
+        try:
+            return execute(
+                job,
+                session,
+                machine,
+                self._output_dir / f"{job.name}.txt",
+                lambda chunk: self._tell(
+                    Happening(Step.JOB_OUTPUT, machine, job.name, output=chunk)
+                ),
+            )
+        finally:
+            with self._lock:
+                self._running.pop(key, None)
+
+    def _replace(self, key: MachineKey, broken: TangoCloudError) -> None:
+        """Give a broken machine up, so that the next `wait` gets a new one of the same identity."""
+        self._fleet.condemn(key, str(broken))
+        self._fleet.destroy(key)
+
+    def _end(self, number: int, result: JobResult) -> None:
+        self._results[number] = result
+        self._tell(Happening(Step.JOB_ENDED, result.machine, result.job, result=result))
+
+    def _failed(
+        self,
+        job: Job,
+        key: MachineKey,
+        error: TangoCloudError,
+        status: JobStatus = JobStatus.ERROR,
+    ) -> JobResult:
+        return JobResult(job.name, status, machine=key.instance_name, detail=str(error))
+
+    def _unrun(self, job: Job) -> JobResult:
+        if self._stop.is_set():
+            return JobResult(job.name, JobStatus.CANCELLED, detail="not started")
+        return JobResult(job.name, JobStatus.ERROR, detail=self._last_error)

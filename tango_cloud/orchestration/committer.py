@@ -1,0 +1,187 @@
+"""The committer: turns intents into waves and releases into removals, in groups.
+
+Each process has one. Any process' committer may claim any intent of the deployment, and finishes
+what a dead one left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from tango_cloud.core.ledger import Ledger, new_uid
+from tango_cloud.core.lifecycle import State
+from tango_cloud.core.model import Machine, WaveState
+from tango_cloud.orchestration.group_commit import GroupCommit, Window, Work
+from tango_cloud.orchestration.waves import Waves
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT_SECONDS = 5.0
+_WATCH_SECONDS = 0.2
+
+
+class Committer:
+    """Groups this process' creations and removals. Threads start when first needed.
+
+    `concurrent_applies` bounds creations and removals separately: neither waits for the other.
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        ledger: Ledger,
+        waves: Waves,
+        *,
+        window: Window,
+        concurrent_applies: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deployment = deployment
+        self._ledger = ledger
+        self._waves = waves
+        self._clock = clock
+        self._owner = new_uid()
+        self._closing = threading.Event()
+        self._heart: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._to_remove: dict[str, Machine] = {}
+        self._removing: set[str] = set()
+        self._creation = GroupCommit(
+            "create",
+            pending=lambda: len(ledger.machines.waiting(deployment)),
+            claim=self._claim_creations,
+            next_due=self._next_due,
+            window=window,
+            workers=concurrent_applies,
+        )
+        self._removal = GroupCommit(
+            "remove",
+            pending=lambda: len(self._to_remove),
+            claim=self._claim_removals,
+            next_due=lambda: None,
+            window=window,
+            workers=concurrent_applies,
+        )
+
+    def kick_creation(self) -> None:
+        """An intent was written."""
+        self._creation.kick()
+
+    def remove(self, machine: Machine) -> None:
+        """A machine is to go. A removal of it that is waiting or under way is joined."""
+        with self._lock:
+            if machine.uid in self._removing:
+                return
+            self._to_remove[machine.uid] = machine
+        self._removal.kick()
+
+    def tend(self, machine: Machine) -> None:
+        """Somebody waits for `machine`: make sure that somebody is at work on it."""
+        if machine.state is State.REQUESTED:
+            self._creation.kick()
+        elif machine.state is State.DESTROYING:
+            self.remove(machine)
+        elif machine.state is State.CREATING:
+            self._finish_if_orphaned(machine.wave)
+
+    def cancel(self) -> None:
+        """Interrupt every apply: Terraform saves its state and stops."""
+        self._waves.cancel()
+
+    def close(self) -> None:
+        """Finish what was begun; intents that nobody has claimed stay on the books."""
+        self._creation.close()
+        self._removal.close()
+        self._closing.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._ledger.owners.leave(self._owner)
+
+    def _claim_creations(self) -> Sequence[Work]:
+        self._beat()
+        works: list[Work] = []
+        for provider in sorted(set(self._ledger.machines.waiting(self._deployment))):
+            wave = new_uid()
+            claimed = self._ledger.machines.claim(self._deployment, provider, wave, self._owner)
+            if claimed:
+                works.append(self._creating(wave, provider, claimed))
+        return works
+
+    def _creating(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
+        def work() -> None:
+            self._waves.create(wave, provider, machines)
+            # What failed in passing was asked for anew meanwhile.
+            self._creation.kick()
+
+        return work
+
+    def _claim_removals(self) -> Sequence[Work]:
+        with self._lock:
+            machines, self._to_remove = list(self._to_remove.values()), {}
+            self._removing.update(machine.uid for machine in machines)
+        by_wave: defaultdict[tuple[str, str], list[Machine]] = defaultdict(list)
+        for machine in machines:
+            by_wave[machine.wave, machine.provider].append(machine)
+        return [
+            self._removing_work(wave, provider, members)
+            for (wave, provider), members in by_wave.items()
+        ]
+
+    def _removing_work(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
+        def work() -> None:
+            try:
+                self._await_applied(wave)
+                self._waves.remove(wave, provider, machines)
+            finally:
+                with self._lock:
+                    self._removing.difference_update(machine.uid for machine in machines)
+                self._waves.signal(machines)
+
+        return work
+
+    def _await_applied(self, wave: str) -> None:
+        """Return when nobody is applying the wave: a machine could come up after its removal."""
+        while True:
+            found = self._ledger.waves.get(wave) if wave else None
+            if found is None or found.state is not WaveState.APPLYING:
+                return
+            self._finish_if_orphaned(wave)
+            time.sleep(_WATCH_SECONDS)
+
+    def _finish_if_orphaned(self, wave_name: str) -> None:
+        """If the wave's owner died, and its Terraform too: finish the wave in its place."""
+        wave = self._ledger.waves.get(wave_name)
+        if wave is None or wave.state is not WaveState.APPLYING or wave.owner == self._owner:
+            return
+        if self._ledger.owners.alive(wave.owner) or self._waves.terraform_runs(wave):
+            return
+        self._beat()
+        if self._ledger.waves.take_over(wave, self._owner):
+            log.warning("wave %s: its owner died; finishing it", wave.wave)
+            for machine in self._waves.settle_orphaned(wave):
+                self.remove(machine)
+            self._creation.kick()
+
+    def _next_due(self) -> float | None:
+        due = self._ledger.machines.next_due(self._deployment)
+        return None if due is None else max(0.0, due - self._clock())
+
+    def _beat(self) -> None:
+        """Be on the books as alive from now on: first, because a wave names its owner."""
+        with self._lock:
+            if self._heart is not None:
+                return
+            self._ledger.owners.register(self._owner)
+            self._heart = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
+            self._heart.start()
+
+    def _heartbeat(self) -> None:
+        while not self._closing.wait(_HEARTBEAT_SECONDS):
+            try:
+                self._ledger.owners.beat(self._owner)
+            except Exception:
+                log.exception("heartbeat failed; trying again")

@@ -1,0 +1,87 @@
+"""Open sessions, one for each machine, kept for the next job on it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+
+from tango_cloud.core.errors import MachineUnreachable
+from tango_cloud.core.model import Endpoint, Machine
+from tango_cloud.transports.protocol import Session, Transport
+
+log = logging.getLogger(__name__)
+
+
+class Connections:
+    """This process' sessions, by machine uid. Safe for many threads."""
+
+    def __init__(self, transport: Transport, client_key_file: str, connect_seconds: float) -> None:
+        self._transport = transport
+        self._client_key_file = client_key_file
+        self._connect_seconds = connect_seconds
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def checked(self, machine: Machine, *, compress: bool, seconds: float) -> Session:
+        """The machine's session, proved to answer right now: one round trip, or a new connection
+        within `seconds`. Raises MachineUnreachable, HostKeyMismatch or AuthenticationError.
+        """
+        kept = self._sessions.get(machine.uid)
+        if kept is not None and not kept.alive():
+            self._drop(machine.uid, kept)
+        return self.get(machine, compress=compress, seconds=seconds)
+
+    def get(self, machine: Machine, *, compress: bool, seconds: float | None = None) -> Session:
+        """The session kept for the machine, not asked whether it still answers, else a new one
+        within `seconds` (default: the setting). Raises as `checked`.
+        """
+        with self._lock:
+            connecting = self._connecting[machine.uid]
+        with connecting:
+            kept = self._sessions.get(machine.uid)
+            if kept is not None:
+                return kept
+            limit = min(self._connect_seconds, seconds or self._connect_seconds)
+            session = self._transport.connect(self._endpoint(machine, compress=compress), limit)
+            with self._lock:
+                self._sessions[machine.uid] = session
+            return session
+
+    def broken(self, machine: Machine, session: Session) -> None:
+        """A session failed its user: the next one who wants the machine connects anew."""
+        self._drop(machine.uid, session)
+
+    def close(self, uid: str) -> None:
+        """Close the machine's session, if there is one. A job that runs on it is stopped."""
+        session = self._sessions.get(uid)
+        if session is not None:
+            self._drop(uid, session)
+        with self._lock:
+            self._connecting.pop(uid, None)
+
+    def close_all(self) -> None:
+        with self._lock:
+            uids = list(self._sessions)
+        for uid in uids:
+            self.close(uid)
+
+    def _drop(self, uid: str, session: Session) -> None:
+        with self._lock:
+            if self._sessions.get(uid) is session:
+                del self._sessions[uid]
+        session.close()
+
+    def _endpoint(self, machine: Machine, *, compress: bool) -> Endpoint:
+        keys = tuple(key for key in (machine.host_key_next, machine.host_key) if key)
+        if not machine.address or not keys:
+            raise MachineUnreachable(f"{machine.key} has no address yet ({machine.state})")
+        return Endpoint(
+            address=machine.address,
+            port=machine.port,
+            username=machine.username,
+            host_keys=keys,
+            client_key_file=self._client_key_file,
+            compress=compress,
+        )

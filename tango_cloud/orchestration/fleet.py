@@ -1,0 +1,260 @@
+"""The fleet: request, wait, use and release machines by identity, from any process.
+
+Nothing here is held in memory that another process would need: the ledger and the inventory are.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tango_cloud.core.errors import (
+    Cancelled,
+    MachineNotFound,
+    MachineUnreachable,
+    NotGoneInTime,
+    NotReadyInTime,
+    ProviderUnavailable,
+)
+from tango_cloud.core.ledger import Ledger
+from tango_cloud.core.lifecycle import USABLE, Reason, State
+from tango_cloud.core.model import Event, Instance, InstanceStatus, Machine, MachineKey, Shape
+from tango_cloud.orchestration.committer import Committer
+from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.inventory import bears
+from tango_cloud.orchestration.readiness import Readiness
+from tango_cloud.orchestration.signals import Signals
+from tango_cloud.orchestration.site import Site
+from tango_cloud.transports.protocol import Session
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.25
+"""How often a wait looks at the ledger when nothing in this process signals it."""
+_LONGEST_BACKOFF = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A machine as the cloud and the ledger together show it; either may be missing.
+
+    Without `machine` it is an orphan; without `instance` it does not exist yet, or is lost.
+    """
+
+    key: MachineKey
+    machine: Machine | None
+    instance: Instance | None
+
+    @property
+    def state(self) -> str:
+        if self.machine is None:
+            return "orphan"
+        if self.instance is None and self.machine.state in USABLE:
+            return "lost"
+        return self.machine.state
+
+
+class Fleet:
+    """One deployment's machines. Safe for many threads; each process has its own."""
+
+    def __init__(
+        self,
+        deployment: str,
+        ledger: Ledger,
+        sites: Mapping[str, Site],
+        connections: Connections,
+        committer: Committer,
+        signals: Signals,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.deployment = deployment
+        self._ledger = ledger
+        self._sites = sites
+        self._connections = connections
+        self._committer = committer
+        self._signals = signals
+        self._readiness = Readiness(ledger, sites, connections)
+        self._clock = clock
+
+    # Asking
+
+    def request(self, key: MachineKey, provider: str, shape: Shape, lifetime: float) -> Machine:
+        """Ask for a machine; returns once the wish is durable. Idempotent.
+
+        `lifetime` in seconds. Raises ConfigurationError when no offer fits the shape.
+        """
+        self._sites[provider].provider.offers(shape)
+        machine, _ = self._ledger.machines.request(key, provider, shape, lifetime)
+        self._committer.kick_creation()
+        return machine
+
+    def request_next(self, name: str, provider: str, shape: Shape, lifetime: float) -> Machine:
+        """Ask for a machine under a fresh id of its own. Raises as `request`."""
+        self._sites[provider].provider.offers(shape)
+        machine = self._ledger.machines.request_next(
+            self.deployment, name, provider, shape, lifetime
+        )
+        self._committer.kick_creation()
+        return machine
+
+    def images(self) -> Sequence[str]:
+        """The names of the images that jobs may ask for, of all providers."""
+        return [image for site in self._sites.values() for image in site.provider.images()]
+
+    # Waiting
+
+    def wait(self, key: MachineKey, seconds: float, stop: threading.Event | None = None) -> Machine:
+        """Return once the machine is ready, and proved to answer just now.
+
+        A machine that is gone is made again under the same identity and shape. Raises
+        NotReadyInTime after `seconds`, MachineNotFound when `key` was never asked for,
+        ProvisioningError, MachineDamaged or HostKeyMismatch when waiting longer is of no use,
+        Cancelled soon after `stop` is set.
+        """
+        deadline = self._clock() + seconds
+        waiting_for = "nothing yet"
+        while True:
+            if stop is not None and stop.is_set():
+                raise Cancelled(f"{key}: no longer waited for")
+            machine = self._ledger.machines.live(key) or self._again(key)
+            try:
+                progress = self._readiness.step(machine, max(0.1, deadline - self._clock()))
+            except ProviderUnavailable as error:
+                waiting_for = f"the cloud to answer ({error})"
+            else:
+                if progress.ready and progress.machine is not None:
+                    return progress.machine
+                if progress.machine is None or progress.machine.uid != machine.uid:
+                    self._committer.remove(machine)  # lost: what is left of it, its state at least
+                moved = progress.machine is None or progress.machine.state != machine.state
+                machine, waiting_for = progress.machine or machine, progress.waiting_for
+                if moved and self._clock() < deadline:
+                    continue
+            if self._clock() >= deadline:
+                raise NotReadyInTime(key.instance_name, seconds, f"waiting for {waiting_for}")
+            self._committer.tend(machine)
+            self._signals.wait(machine.uid, min(_POLL_SECONDS, deadline - self._clock()))
+
+    def session(self, key: MachineKey) -> Session:
+        """The session with a machine that was ready before.
+
+        Raises MachineNotFound when there is none, MachineUnreachable when it is not ready, as a
+        machine is not that was replaced since the caller last waited for it.
+        """
+        machine = self._ledger.machines.live(key)
+        if machine is None:
+            raise MachineNotFound(f"{key}: no such machine")
+        if machine.state not in USABLE:
+            raise MachineUnreachable(f"{key} is {machine.state}, not ready")
+        compress = self._sites[machine.provider].provider.compress
+        return self._connections.get(machine, compress=compress)
+
+    def broken(self, key: MachineKey, session: Session) -> None:
+        """The session failed its user: the next one connects anew."""
+        machine = self._ledger.machines.live(key)
+        if machine is not None:
+            self._connections.broken(machine, session)
+
+    def condemn(self, key: MachineKey, why: str) -> None:
+        """The machine may not be used again: its next `wait` fails, until it is destroyed."""
+        machine = self._ledger.machines.live(key)
+        if machine is not None:
+            self._ledger.machines.move(machine.uid, State.FAILED, Reason.DAMAGED, why)
+
+    # Removing
+
+    def destroy(self, key: MachineKey) -> None:
+        """Ask for removal; may return before the machine is gone. Unknown is success.
+
+        Raises ProviderUnavailable when the machine is not on the books and the cloud cannot be
+        asked about it.
+        """
+        machine = self._ledger.machines.live(key)
+        if machine is None:
+            self._terminate_orphans(key)
+            return
+        self._ledger.machines.move(machine.uid, State.DESTROYING, Reason.RELEASED)
+        self._connections.close(machine.uid)
+        self._committer.remove(machine)
+
+    def destroy_and_wait(self, key: MachineKey, seconds: float) -> None:
+        """Return once the cloud itself shows no instance of this identity.
+
+        Escalates: Terraform, then the direct call, again with growing pauses. Raises NotGoneInTime
+        after `seconds`: the machine stays on the books as destroying.
+        """
+        deadline = self._clock() + seconds
+        pause = 0.1
+        while True:
+            try:
+                self.destroy(key)
+                machine = self._ledger.machines.live(key)
+                if machine is None and not self._instances_of(key):
+                    return
+            except ProviderUnavailable as error:
+                log.warning("%s: the cloud does not answer: %s", key, error)
+                machine = self._ledger.machines.live(key)
+            remaining = deadline - self._clock()
+            if remaining <= 0:
+                error = NotGoneInTime(key.instance_name, seconds)
+                log.error("%s", error)
+                raise error
+            # A removal under way signals its end; what it could not remove is tried again.
+            self._signals.wait(machine.uid if machine else key.instance_name, min(pause, remaining))
+            pause = min(pause * 2, _LONGEST_BACKOFF)
+
+    # Looking
+
+    def entries(self) -> Sequence[Entry]:
+        """Every machine of this deployment: all that the cloud shows and all on the books.
+
+        Raises ProviderUnavailable or AuthenticationError when a cloud cannot be asked: what could
+        not be listed never reads as absent.
+        """
+        instances = {i.uid: i for site in self._sites.values() for i in site.inventory.fresh()}
+        machines = self._ledger.machines.all_live(self.deployment)
+        known = [Entry(m.key, m, instances.pop(m.uid, None)) for m in machines]
+        orphans = [Entry(i.key, None, i) for i in instances.values()]
+        return sorted([*known, *orphans], key=lambda entry: entry.key)
+
+    def history(self, name: str) -> Sequence[Event]:
+        """The story of every machine that bore this id or instance name, oldest first."""
+        return self._ledger.machines.history(self.deployment, name)
+
+    def exists(self, key: MachineKey) -> bool:
+        """Whether the cloud or the ledger has a machine of this identity. Raises as `entries`."""
+        return self._ledger.machines.live(key) is not None or bool(self._instances_of(key))
+
+    # Ending
+
+    def cancel(self) -> None:
+        """Interrupt what is being created; machines already made stay on the books."""
+        self._committer.cancel()
+
+    def close(self) -> None:
+        """Finish what was begun, and close every connection. Machines stay."""
+        self._committer.close()
+        self._connections.close_all()
+
+    def _again(self, key: MachineKey) -> Machine:
+        last = self._ledger.machines.last(key)
+        if last is None:
+            raise MachineNotFound(f"{key} was never asked for")
+        log.info("%s is gone; asking for it anew", key)
+        return self.request(key, last.provider, last.shape, last.expires_at - last.created_at)
+
+    def _instances_of(self, key: MachineKey) -> list[tuple[Site, Instance]]:
+        return [
+            (site, instance)
+            for site in self._sites.values()
+            for instance in site.inventory.fresh()
+            if bears(instance, key)
+        ]
+
+    def _terminate_orphans(self, key: MachineKey) -> None:
+        for site, instance in self._instances_of(key):
+            if instance.status is not InstanceStatus.STOPPING:
+                site.provider.terminate([instance.instance_id])

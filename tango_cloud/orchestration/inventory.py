@@ -1,0 +1,56 @@
+"""The inventory: the cloud's answer by tag, asked once for all who want it at the same moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from tango_cloud.core import tags
+from tango_cloud.core.model import Instance, InstanceStatus, MachineKey
+from tango_cloud.providers.protocol import Provider
+
+
+class Inventory:
+    """One deployment's instances at one provider. Safe for many threads."""
+
+    def __init__(
+        self, provider: Provider, deployment: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._provider = provider
+        self._deployment = deployment
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._begun = float("-inf")
+        self._listing: tuple[Instance, ...] = ()
+
+    def recent(self) -> Sequence[Instance]:
+        """A listing not older than the provider's poll interval.
+
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
+        """
+        return self._newer_than(self._clock() - self._provider.poll_interval)
+
+    def fresh(self) -> Sequence[Instance]:
+        """A listing begun after this call. Raises as `recent`."""
+        return self._newer_than(self._clock())
+
+    def _newer_than(self, moment: float) -> Sequence[Instance]:
+        # Who waits for the lock meanwhile shares the next listing: it begins after all of them.
+        with self._lock:
+            if self._begun < moment:
+                begun = self._clock()
+                self._listing = tuple(
+                    instance
+                    for instance in self._provider.instances(self._deployment)
+                    if instance.status is not InstanceStatus.GONE
+                )
+                self._begun = begun
+            return self._listing
+
+
+def bears(instance: Instance, key: MachineKey) -> bool:
+    """Whether an instance is tagged with this identity, however long its name is."""
+    return (instance.key.deployment, instance.key.id) == (key.deployment, key.id) and (
+        instance.key.name == key.name or instance.key.name == tags.encode(key.name)
+    )

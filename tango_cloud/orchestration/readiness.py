@@ -1,0 +1,149 @@
+"""Bringing one machine to ready: one idempotent step for each state, nothing remembered between.
+
+Every step may be taken by any process at any time, also by two at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tango_cloud.core.errors import (
+    AuthenticationError,
+    HostKeyMismatch,
+    MachineDamaged,
+    MachineUnreachable,
+    ProvisioningError,
+)
+from tango_cloud.core.ledger import Ledger
+from tango_cloud.core.lifecycle import USABLE, Reason, State
+from tango_cloud.core.model import Instance, InstanceStatus, Machine
+from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.site import Site
+
+log = logging.getLogger(__name__)
+
+_PRESENT = frozenset({InstanceStatus.PENDING, InstanceStatus.RUNNING, InstanceStatus.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a step left the machine. `waiting_for` says, in words, what is missing to ready."""
+
+    machine: Machine | None
+    ready: bool = False
+    waiting_for: str = ""
+
+
+class Readiness:
+    def __init__(self, ledger: Ledger, sites: Mapping[str, Site], connections: Connections) -> None:
+        self._ledger = ledger
+        self._sites = sites
+        self._connections = connections
+
+    def step(self, machine: Machine, seconds: float) -> Progress:
+        """Do what brings `machine` closer to ready, within about `seconds`.
+
+        Raises ProvisioningError when it has failed for good, MachineDamaged when it may not be used
+        again, ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
+        """
+        match machine.state:
+            case State.REQUESTED:
+                return Progress(machine, waiting_for=_because(machine, "its wave"))
+            case State.CREATING:
+                return self._find(machine)
+            case State.STARTING:
+                return self._greet(machine, seconds)
+            case State.READY | State.LEASED:
+                return self._verify(machine, seconds)
+            case State.FAILED:
+                raise _failure(machine)
+            case State.DESTROYING:
+                return Progress(machine, waiting_for="its predecessor to be gone")
+            case State.GONE:
+                return Progress(None, waiting_for="a new machine")
+
+    def _find(self, machine: Machine) -> Progress:
+        """creating → starting, once the inventory shows the instance with an address."""
+        instance = self._instance(machine, fresh=False)
+        if instance is None or not instance.address:
+            return Progress(machine, waiting_for=f"the cloud to show it (wave {machine.wave})")
+        if instance.status is not InstanceStatus.RUNNING:
+            return Progress(machine, waiting_for=f"the instance to run ({instance.status})")
+        moved = self._ledger.machines.move(
+            machine.uid,
+            State.STARTING,
+            detail=f"{instance.instance_id} at {instance.address}:{instance.port}",
+            instance_id=instance.instance_id,
+            address=instance.address,
+            port=instance.port,
+            username=instance.username,
+        )
+        return Progress(moved or self._ledger.machines.get(machine.uid), waiting_for="SSH")
+
+    def _greet(self, machine: Machine, seconds: float) -> Progress:
+        """starting → ready: the first connection, which also replaces the bootstrap host key.
+
+        The fresh key is on the books before the machine answers with it: killed at any point
+        between, both keys are accepted, and the next one to come here finishes the change.
+        """
+        try:
+            session = self._connections.get(
+                machine, compress=self._compress(machine), seconds=seconds
+            )
+            fresh_key = session.stage_host_key()
+            self._ledger.machines.record(machine.uid, host_key_next=fresh_key)
+            session.activate_host_key()
+            self._ledger.machines.record(machine.uid, host_key=fresh_key, host_key_next="")
+        except HostKeyMismatch as error:
+            self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
+            raise
+        except (MachineUnreachable, AuthenticationError) as error:
+            # Authentication too: sshd may answer before the first boot has put the key in place.
+            self._connections.close(machine.uid)
+            return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
+        moved = self._ledger.machines.move(machine.uid, State.READY)
+        # None: another process was faster, or the machine is being destroyed.
+        now = moved or self._ledger.machines.get(machine.uid)
+        return Progress(now, ready=now is not None and now.state in USABLE)
+
+    def _verify(self, machine: Machine, seconds: float) -> Progress:
+        """ready: does it still answer?"""
+        try:
+            self._connections.checked(machine, compress=self._compress(machine), seconds=seconds)
+        except HostKeyMismatch as error:
+            self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
+            raise
+        except (MachineUnreachable, AuthenticationError) as error:
+            return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
+        return Progress(machine, ready=True)
+
+    def _missing(self, machine: Machine) -> Progress | None:
+        """If the cloud no longer shows the machine: lost, and the same identity asked for anew."""
+        instance = self._instance(machine, fresh=True)
+        if instance is not None and instance.status in _PRESENT:
+            return None
+        log.warning("%s: lost (the cloud no longer shows it); asking for it anew", machine.key)
+        self._connections.close(machine.uid)
+        successor = self._ledger.machines.supersede(
+            machine, reason=Reason.LOST, detail="absent from the cloud", offer=0, delay=0.0
+        )
+        return Progress(successor, waiting_for="a new machine: the old one is lost")
+
+    def _instance(self, machine: Machine, *, fresh: bool) -> Instance | None:
+        inventory = self._sites[machine.provider].inventory
+        listing = inventory.fresh() if fresh else inventory.recent()
+        return next((instance for instance in listing if instance.uid == machine.uid), None)
+
+    def _compress(self, machine: Machine) -> bool:
+        return self._sites[machine.provider].provider.compress
+
+
+def _because(machine: Machine, what: str) -> str:
+    return f"{what} (attempt {machine.attempt + 1})" if machine.attempt else what
+
+
+def _failure(machine: Machine) -> ProvisioningError | MachineDamaged:
+    text = f"{machine.key}: {machine.reason}: {machine.detail}"
+    return MachineDamaged(text) if machine.reason is Reason.DAMAGED else ProvisioningError(text)

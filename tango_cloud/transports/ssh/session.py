@@ -1,0 +1,211 @@
+"""A session: one machine, connected, with an agent for its jobs and one for questions meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import paramiko
+
+from tango_cloud.core.errors import (
+    InputError,
+    JobRefused,
+    MachineDamaged,
+    MachineNotFound,
+    MachineUnreachable,
+    OutputError,
+    TangoCloudError,
+)
+from tango_cloud.transports.protocol import (
+    InputFile,
+    MachineReport,
+    OnOutput,
+    RunLimits,
+    RunOutcome,
+)
+from tango_cloud.transports.ssh import archive
+from tango_cloud.transports.ssh.channel import SILENCE_SECONDS, AgentChannel
+
+_GZIP = 31
+"""zlib's code for a gzip wrapper and the largest window."""
+_IN_STEP = (InputError, OutputError, JobRefused, MachineDamaged, MachineNotFound)
+"""Errors after which both ends agree on what comes next, and the connection is of further use."""
+_Result = TypeVar("_Result")
+
+
+class SshSession:
+    """Satisfies `Session`. Made by `SshTransport.connect`.
+
+    Put, run and get use the first agent, one after another. Everything else uses it too while it is
+    idle, and otherwise a second one on a channel of its own, opened when it is first needed.
+    """
+
+    def __init__(self, transport: paramiko.Transport, agent: AgentChannel, compress: bool) -> None:
+        self._transport = transport
+        self._agent = agent
+        self._compress = compress
+        self._second: AgentChannel | None = None
+        self._second_lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._running = False
+
+    def report(self) -> MachineReport:
+        told = self._aside(lambda agent: agent.ask("report"))
+        return MachineReport(
+            level=told["level"],
+            separate_user=told["separate_user"],
+            network_control=told["network_control"],
+            python=told["python"],
+            missing=tuple(told["missing"]),
+        )
+
+    def put(self, files: Sequence[InputFile]) -> None:
+        entries = archive.check(files)
+        pieces: Iterable[bytes] = archive.stream(entries)
+        if self._compress:
+            pieces = _compressed(pieces)
+        with self._closed_when_broken(), self._agent.lock:
+            self._agent.request("put", gzip=self._compress)
+            try:
+                self._agent.send_data(pieces)
+            except InputError:
+                self._agent.reply()  # the machine has emptied the directory again
+                raise
+            self._agent.reply()
+
+    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+        with self._closed_when_broken(), self._agent.lock:
+            try:
+                told = self._run(limits, on_output)
+            finally:
+                self._running = False
+            if told.get("cancelled"):
+                raise MachineUnreachable("the job was cancelled")
+        return RunOutcome(**told)
+
+    def _run(self, limits: RunLimits, on_output: OnOutput | None) -> dict[str, Any]:
+        with self._starting:
+            live = on_output is not None
+            self._agent.request("run", live=live, **dataclasses.asdict(limits))
+            self._running = True
+        for answer in self._agent.output_then_reply():
+            if isinstance(answer, dict):
+                return answer
+            if on_output is not None:
+                on_output(answer)
+        raise MachineUnreachable("the machine stopped answering")
+
+    def cancel(self) -> None:
+        # A cancellation that overtook its job's request would be taken for a late one.
+        with self._starting, contextlib.suppress(MachineUnreachable):
+            if self._running:
+                self._agent.cancel()
+
+    def get(self, local: Path) -> None:
+        with self._closed_when_broken(), self._agent.lock:
+            self._agent.request("get", gzip=self._compress)
+            pieces: Iterable[bytes] = self._agent.data()
+            if self._compress:
+                pieces = _decompressed(pieces)
+            _write_atomically(local, pieces)
+
+    def peek(self, limit: int) -> bytes:
+        def ask(agent: AgentChannel) -> bytes:
+            agent.request("peek", limit=limit)
+            return b"".join(agent.data())
+
+        return self._aside(ask)
+
+    def stage_host_key(self) -> str:
+        return str(self._aside(lambda agent: agent.ask("stage_host_key"))["public_key"])
+
+    def activate_host_key(self) -> None:
+        self._aside(lambda agent: agent.ask("activate_host_key"))
+
+    def alive(self) -> bool:
+        try:
+            self._aside(lambda agent: agent.ask("ping"))
+        except TangoCloudError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _aside(self, exchange: Callable[[AgentChannel], _Result]) -> _Result:
+        """Do the exchange with an agent that is free: at once, whatever the first one is doing."""
+        if self._agent.lock.acquire(blocking=False):
+            try:
+                with self._closed_when_broken():
+                    return exchange(self._agent)
+            finally:
+                self._agent.lock.release()
+        with self._second_lock:
+            if self._second is None:
+                self._second = AgentChannel.start(self._transport, SILENCE_SECONDS)
+            try:
+                return exchange(self._second)
+            except _IN_STEP:
+                raise
+            except BaseException:
+                # Only the second agent is lost for certain: a job on the first one goes on.
+                self._second.close()
+                self._second = None
+                raise
+
+    @contextlib.contextmanager
+    def _closed_when_broken(self) -> Iterator[None]:
+        """Close the connection when the two ends may be out of step: it is of no use then, and a
+        job that runs on it must not go on with nobody listening."""
+        try:
+            yield
+        except _IN_STEP:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+
+def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    compress = zlib.compressobj(1, wbits=_GZIP)
+    for piece in pieces:
+        yield compress.compress(piece)
+    yield compress.flush()
+
+
+def _decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    decompress = zlib.decompressobj(_GZIP)
+    try:
+        for piece in pieces:
+            yield decompress.decompress(piece)
+        yield decompress.flush()
+    except zlib.error as error:
+        raise MachineUnreachable(f"what the machine sent is garbled: {error}") from error
+
+
+def _write_atomically(local: Path, pieces: Iterable[bytes]) -> None:
+    """Write the pieces to a file beside `local`, then put it in its place.
+
+    Takes every piece, also when the disk is full: the connection can be used on afterwards. Raises
+    OutputError; `local` is then as it was.
+    """
+    temporary = local.with_name(f".{local.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.writelines(pieces)
+            temporary.replace(local)
+        except OSError as error:
+            for _ in pieces:
+                pass
+            raise OutputError(local, error.strerror or str(error)) from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

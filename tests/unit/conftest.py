@@ -1,0 +1,63 @@
+"""Parts of an orchestration that lives in memory, but for its ledger in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tango_cloud.core.ledger import Ledger
+from tango_cloud.orchestration.committer import Committer
+from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.fleet import Fleet
+from tango_cloud.orchestration.group_commit import Window
+from tango_cloud.orchestration.inventory import Inventory
+from tango_cloud.orchestration.keys import ClientKey
+from tango_cloud.orchestration.signals import Signals
+from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.stacks import Stacks
+from tango_cloud.orchestration.waves import Waves
+
+from .fakes import FakeCloud, FakeTransport
+
+
+@dataclass
+class Rig:
+    """One process' view of a deployment. Build several on one ledger for several processes."""
+
+    fleet: Fleet
+    committer: Committer
+    waves: Waves
+    ledger: Ledger
+    cloud: FakeCloud
+    transport: FakeTransport
+
+
+def build_rig(
+    ledger: Ledger, cloud: FakeCloud, transport: FakeTransport, deployment: str = "prod"
+) -> Rig:
+    sites = {"fake": Site(cloud, Inventory(cloud, deployment))}
+    signals = Signals()
+    connections = Connections(transport, "/dev/null", 1.0)
+    key = ClientKey(Path("/dev/null"), "ssh-ed25519 client")
+    waves = Waves(ledger, sites, cast(Stacks, cloud), connections, signals, key, attempts=3)
+    committer = Committer(deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2)
+    fleet = Fleet(deployment, ledger, sites, connections, committer, signals)
+    return Rig(fleet, committer, waves, ledger, cloud, transport)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", tmp_path)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def rig(ledger: Ledger) -> Iterator[Rig]:
+    rig = build_rig(ledger, FakeCloud(), FakeTransport())
+    yield rig
+    rig.fleet.close()

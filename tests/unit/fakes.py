@@ -1,0 +1,225 @@
+"""A cloud in memory, for unit tests of the orchestration: no sockets, no Terraform, no waiting.
+
+It keeps the promises of the protocols, which the contract suites check on the real ones; what it
+adds is that everything can be made to go wrong on order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tango_cloud.core.errors import (
+    MachineUnreachable,
+    ProviderUnavailable,
+    ProvisioningError,
+    TangoCloudError,
+    TerraformError,
+)
+from tango_cloud.core.model import (
+    Endpoint,
+    Instance,
+    InstanceStatus,
+    MachineRequest,
+    Offer,
+    Shape,
+)
+from tango_cloud.orchestration.stacks import WaveReport
+from tango_cloud.providers.protocol import Bootstrap
+from tango_cloud.transports.protocol import (
+    InputFile,
+    MachineReport,
+    OnOutput,
+    RunLimits,
+    RunOutcome,
+)
+
+OUTCOME = RunOutcome(0, False, False, 0.1, 0.1, 1024, 3, "limits")
+
+
+class FakeCloud:
+    """A provider whose instances live in a dict. Also the stacks that create in it."""
+
+    name = "fake"
+    poll_interval = 0.0
+    compress = False
+
+    def __init__(self) -> None:
+        self.alive: dict[str, Instance] = {}
+        self.applies: list[list[str]] = []
+        self.removals: list[set[str]] = []
+        self.discarded: list[str] = []
+        self.terminated: list[str] = []
+        self.listings = 0
+        self.unavailable = False
+        self.offers_count = 2
+        self.refuse: Callable[[MachineRequest], TangoCloudError | None] = lambda _: None
+        self.apply_failure: TangoCloudError | None = None
+        self.terraform_removes = True
+        self.immortal: set[str] = set()
+        self.lock = threading.Lock()
+
+    # Provider
+
+    def images(self) -> Sequence[str]:
+        return ["fake.img"]
+
+    def offers(self, shape: Shape) -> Sequence[Offer]:
+        return [Offer("fake", "here", f"zone-{n}", "small") for n in range(self.offers_count)]
+
+    def envelope_variables(self, deployment: str) -> Mapping[str, object]:
+        return {}
+
+    def user_data(self, bootstrap: Bootstrap) -> str:
+        return bootstrap.host_public_key
+
+    def wave_machines(self, requests: Iterable[MachineRequest]) -> Mapping[str, object]:
+        return {request.uid: {} for request in requests}
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def instances(self, deployment: str) -> Sequence[Instance]:
+        self.listings += 1
+        if self.unavailable:
+            raise ProviderUnavailable("the fake cloud is away")
+        with self.lock:
+            return [i for i in self.alive.values() if i.key.deployment == deployment]
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        for instance_id in instance_ids:
+            self.terminated.append(instance_id)
+            if instance_id not in self.immortal:
+                self.alive.pop(instance_id, None)
+
+    def classify(self, error: TerraformError) -> TangoCloudError:
+        return ProvisioningError(str(error))
+
+    # Stacks
+
+    def apply(
+        self,
+        provider: str,
+        wave: str,
+        requests: Sequence[MachineRequest],
+        *,
+        on_created: Callable[[str], None],
+        on_start: Callable[[int], None],
+    ) -> WaveReport:
+        on_start(1)
+        self.applies.append([request.uid for request in requests])
+        if self.apply_failure is not None:
+            raise self.apply_failure
+        errors = {}
+        for request in requests:
+            error = self.refuse(request)
+            if error is not None:
+                errors[request.uid] = error
+                continue
+            self.give(request, wave)
+            on_created(request.uid)
+        return WaveReport(frozenset(r.uid for r in requests) - errors.keys(), errors)
+
+    def remove(self, provider: str, wave: str, uids: set[str]) -> None:
+        self.removals.append(set(uids))
+        if self.terraform_removes:
+            for uid in uids:
+                if f"i-{uid}" not in self.immortal:
+                    self.alive.pop(f"i-{uid}", None)
+
+    def discard(self, wave: str) -> None:
+        self.discarded.append(wave)
+
+    def cancel(self) -> None:
+        """Nothing to interrupt."""
+
+    # On order
+
+    def give(self, request: MachineRequest, wave: str = "w") -> None:
+        with self.lock:
+            self.alive[f"i-{request.uid}"] = Instance(
+                instance_id=f"i-{request.uid}",
+                key=request.key,
+                uid=request.uid,
+                wave=wave,
+                image=request.shape.image,
+                status=InstanceStatus.RUNNING,
+                address="192.0.2.1",
+                port=22,
+                username="tango",
+                zone=request.offer.zone,
+                instance_type=request.offer.instance_type,
+                created=dt.datetime.now(dt.UTC),
+                expires=request.expires,
+            )
+
+
+class FakeSession:
+    def __init__(self, transport: FakeTransport, endpoint: Endpoint) -> None:
+        self.transport = transport
+        self.endpoint = endpoint
+        self.closed = False
+        self.steps: list[str] = []
+
+    def _check(self) -> None:
+        if self.closed or not self.transport.reachable(self.endpoint):
+            raise MachineUnreachable("the fake machine does not answer")
+
+    def report(self) -> MachineReport:
+        return MachineReport("limits", False, False, "3", ())
+
+    def put(self, files: Sequence[InputFile]) -> None:
+        self._check()
+        self.steps.append("put")
+
+    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+        self._check()
+        self.steps.append("run")
+        return self.transport.on_run(self, limits)
+
+    def cancel(self) -> None:
+        self.closed = True
+
+    def get(self, local: Path) -> None:
+        self._check()
+        self.steps.append("get")
+        local.write_bytes(b"out")
+
+    def peek(self, limit: int) -> bytes:
+        self._check()
+        return b"out"[:limit]
+
+    def stage_host_key(self) -> str:
+        self._check()
+        return self.transport.fresh_keys.setdefault(self.endpoint.address, "ssh-ed25519 fresh")
+
+    def activate_host_key(self) -> None:
+        self._check()
+        self.transport.activated += 1
+
+    def alive(self) -> bool:
+        return not self.closed and self.transport.reachable(self.endpoint)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeTransport:
+    def __init__(self) -> None:
+        self.sessions: list[FakeSession] = []
+        self.fresh_keys: dict[str, str] = {}
+        self.activated = 0
+        self.reachable: Callable[[Endpoint], bool] = lambda _: True
+        self.refuse: TangoCloudError | None = None
+        self.on_run: Callable[[FakeSession, RunLimits], RunOutcome] = lambda *_: OUTCOME
+
+    def connect(self, endpoint: Endpoint, timeout: float) -> FakeSession:
+        if self.refuse is not None:
+            raise self.refuse
+        if not self.reachable(endpoint):
+            raise MachineUnreachable("the fake machine does not answer")
+        session = FakeSession(self, endpoint)
+        self.sessions.append(session)
+        return session

@@ -1,0 +1,136 @@
+"""A burst: every job gets exactly one result, and every machine goes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tango_cloud.core.errors import (
+    InputError,
+    JobRefused,
+    MachineDamaged,
+    MachineUnreachable,
+    ProvisioningError,
+)
+from tango_cloud.core.model import Shape
+from tango_cloud.jobs.job import Job, JobStatus
+from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, Step
+from tango_cloud.transports.protocol import RunLimits, RunOutcome
+
+from .conftest import Rig
+from .fakes import OUTCOME, FakeSession
+
+
+def _jobs(count: int) -> list[Job]:
+    return [Job(f"job{n}", (), RunLimits(wall_seconds=10)) for n in range(count)]
+
+
+def _burst(rig: Rig, folder: Path, *, keep: bool = False) -> tuple[Burst, list[Happening]]:
+    seen: list[Happening] = []
+    plan = MachinePlan("fake", Shape("fake.img"), 3600, 10, 10, keep)
+    return Burst(rig.fleet, plan, folder, seen.append), seen
+
+
+def test_every_job_runs_once_and_nothing_is_left(rig: Rig, tmp_path: Path) -> None:
+    burst, seen = _burst(rig, tmp_path)
+    results = burst.run(_jobs(20), machines=4)
+    assert [r.job for r in results] == [f"job{n}" for n in range(20)]
+    assert {r.status for r in results} == {JobStatus.PASSED}
+    assert sum(s.steps.count("run") for s in rig.transport.sessions) == 20
+    assert len({r.machine for r in results}) <= 4
+    assert not rig.cloud.alive
+    assert [h.step for h in seen].count(Step.MACHINE_GONE) == 4
+    assert (tmp_path / "job7.txt").read_bytes() == b"out"
+
+
+def test_there_are_never_more_machines_than_jobs(rig: Rig, tmp_path: Path) -> None:
+    burst, seen = _burst(rig, tmp_path)
+    burst.run(_jobs(2), machines=10)
+    assert [h.step for h in seen].count(Step.MACHINE_REQUESTED) == 2
+
+
+def test_kept_machines_stay(rig: Rig, tmp_path: Path) -> None:
+    burst, _ = _burst(rig, tmp_path, keep=True)
+    burst.run(_jobs(1), machines=1)
+    assert len(rig.cloud.alive) == 1
+
+
+@pytest.mark.parametrize("fault", [MachineUnreachable("cut off"), MachineDamaged("left a daemon")])
+def test_a_machine_that_breaks_is_replaced_and_its_job_tried_once_more(
+    rig: Rig, tmp_path: Path, fault: Exception
+) -> None:
+    faults = [fault]
+
+    def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
+        if faults:
+            raise faults.pop()
+        return OUTCOME
+
+    rig.transport.on_run = run
+    burst, _ = _burst(rig, tmp_path)
+    results = burst.run(_jobs(3), machines=1)
+    assert {r.status for r in results} == {JobStatus.PASSED}
+    assert len(rig.cloud.applies) == 2
+    assert not rig.cloud.alive
+
+
+def test_a_job_that_breaks_every_machine_is_an_error_and_the_others_run(
+    rig: Rig, tmp_path: Path
+) -> None:
+    def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
+        if limits.wall_seconds == 666:
+            raise MachineUnreachable("cut off")
+        return OUTCOME
+
+    rig.transport.on_run = run
+    burst, _ = _burst(rig, tmp_path)
+    results = burst.run([Job("evil", (), RunLimits(666)), *_jobs(2)], machines=1)
+    assert [r.status for r in results] == [JobStatus.ERROR, JobStatus.PASSED, JobStatus.PASSED]
+    assert "cut off" in results[0].detail
+
+
+@pytest.mark.parametrize("fault", [InputError([]), JobRefused("no network control")])
+def test_a_job_that_cannot_be_run_does_not_cost_the_machine(
+    rig: Rig, tmp_path: Path, fault: Exception
+) -> None:
+    def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
+        raise fault
+
+    rig.transport.on_run = run
+    burst, _ = _burst(rig, tmp_path)
+    results = burst.run(_jobs(2), machines=1)
+    assert {r.status for r in results} == {JobStatus.ERROR}
+    assert len(rig.cloud.applies) == 1
+
+
+def test_no_machine_at_all_gives_every_job_the_reason(rig: Rig, tmp_path: Path) -> None:
+    rig.cloud.refuse = lambda _: ProvisioningError("no such network")
+    burst, _ = _burst(rig, tmp_path)
+    results = burst.run(_jobs(3), machines=2)
+    assert {r.status for r in results} == {JobStatus.ERROR}
+    assert all("no such network" in r.detail for r in results)
+    assert not rig.fleet.entries()
+
+
+def test_a_cancelled_burst_stops_and_leaves_nothing(rig: Rig, tmp_path: Path) -> None:
+    started = threading.Event()
+    burst, _ = _burst(rig, tmp_path)
+
+    def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
+        started.set()
+        while not session.closed:
+            threading.Event().wait(0.01)
+        raise MachineUnreachable("closed")
+
+    rig.transport.on_run = run
+    thread = threading.Thread(target=lambda: results.extend(burst.run(_jobs(5), machines=1)))
+    results: list[object] = []
+    thread.start()
+    assert started.wait(10)
+    burst.cancel()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert {r.status for r in results} == {JobStatus.CANCELLED}  # type: ignore[attr-defined]
+    assert not rig.cloud.alive

@@ -1,0 +1,281 @@
+"""The fleet's promises, on a cloud that goes wrong on order."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tango_cloud.core.errors import (
+    Cancelled,
+    CapacityError,
+    HostKeyMismatch,
+    MachineDamaged,
+    MachineNotFound,
+    MachineUnreachable,
+    NotGoneInTime,
+    NotReadyInTime,
+    ProviderUnavailable,
+    ProvisioningError,
+    TangoCloudError,
+)
+from tango_cloud.core.lifecycle import State
+from tango_cloud.core.model import Machine, MachineKey, MachineRequest, Shape
+
+from .conftest import Rig, build_rig
+from .fakes import FakeCloud
+
+KEY = MachineKey("prod", 1000, "local")
+SHAPE = Shape("fake.img")
+
+
+def _request(rig: Rig, key: MachineKey = KEY) -> Machine:
+    return rig.fleet.request(key, "fake", SHAPE, 3600)
+
+
+def _ready(rig: Rig, key: MachineKey = KEY) -> Machine:
+    _request(rig, key)
+    return rig.fleet.wait(key, 10)
+
+
+def test_a_machine_becomes_ready_and_its_bootstrap_key_is_replaced(rig: Rig) -> None:
+    machine = _ready(rig)
+    assert machine.state is State.READY
+    assert (machine.host_key, machine.host_key_next) == ("ssh-ed25519 fresh", "")
+    assert rig.transport.activated == 1
+    assert rig.transport.sessions[0].endpoint.host_keys[0].startswith("ssh-ed25519 AAAA")
+
+
+def test_a_burst_of_requests_costs_few_applies(rig: Rig) -> None:
+    keys = [MachineKey("prod", 1000 + n, "local") for n in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        list(pool.map(lambda key: _ready(rig, key), keys))
+    assert sum(len(apply) for apply in rig.cloud.applies) == 50
+    assert len(rig.cloud.applies) < 25
+
+
+def test_asking_twice_makes_one_machine(rig: Rig) -> None:
+    assert _request(rig).uid == _request(rig).uid
+    rig.fleet.wait(KEY, 10)
+    assert len(rig.cloud.alive) == 1
+
+
+def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig) -> None:
+    _request(rig)
+    other = build_rig(rig.ledger, rig.cloud, rig.transport)
+    machine = other.fleet.wait(KEY, 10)
+    other.fleet.session(KEY).put([])
+    other.fleet.destroy_and_wait(KEY, 10)
+    other.fleet.close()
+    assert machine.instance_id not in rig.cloud.alive
+
+
+def test_a_lost_machine_is_made_again_under_the_same_identity(rig: Rig) -> None:
+    first = _ready(rig)
+    rig.cloud.alive.clear()
+    rig.transport.reachable = lambda endpoint: bool(rig.cloud.alive)
+    second = rig.fleet.wait(KEY, 10)
+    assert second.key == KEY
+    assert second.uid != first.uid
+    assert len(rig.cloud.alive) == 1
+
+
+def test_a_machine_destroyed_by_another_is_made_again_by_wait(rig: Rig) -> None:
+    first = _ready(rig)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert rig.fleet.wait(KEY, 10).uid != first.uid
+
+
+def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Rig) -> None:
+    rig.transport.reachable = lambda _: False
+    _request(rig)
+    with pytest.raises(NotReadyInTime, match="SSH"):
+        rig.fleet.wait(KEY, 0.3)
+    assert len(rig.cloud.alive) == 1
+
+
+def test_a_wrong_host_key_fails_the_machine_for_good(rig: Rig) -> None:
+    rig.transport.refuse = HostKeyMismatch("somebody else")
+    _request(rig)
+    with pytest.raises(HostKeyMismatch):
+        rig.fleet.wait(KEY, 10)
+    rig.transport.refuse = None
+    with pytest.raises(ProvisioningError, match="host-key"):
+        rig.fleet.wait(KEY, 10)
+
+
+def test_a_condemned_machine_is_not_handed_out_again_until_destroyed(rig: Rig) -> None:
+    _ready(rig)
+    rig.fleet.condemn(KEY, "a process cannot be killed")
+    with pytest.raises(MachineDamaged):
+        rig.fleet.wait(KEY, 10)
+    with pytest.raises(MachineUnreachable):
+        rig.fleet.session(KEY)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    _ready(rig)
+
+
+def test_one_machines_failure_leaves_its_neighbours_alone(rig: Rig) -> None:
+    rig.cloud.refuse = lambda request: ProvisioningError("bad disk") if request.key == KEY else None
+    others = [MachineKey("prod", 2000 + n, "local") for n in range(3)]
+    for key in (KEY, *others):
+        _request(rig, key)
+    with pytest.raises(ProvisioningError, match="bad disk"):
+        rig.fleet.wait(KEY, 10)
+    for key in others:
+        assert rig.fleet.wait(key, 10).state is State.READY
+
+
+def test_no_capacity_moves_on_to_the_next_offer(rig: Rig) -> None:
+    def refuse(request: MachineRequest) -> TangoCloudError | None:
+        return CapacityError("sold out") if request.offer.zone == "zone-0" else None
+
+    rig.cloud.refuse = refuse
+    machine = _ready(rig)
+    assert rig.cloud.alive[machine.instance_id].zone == "zone-1"
+
+
+def test_no_capacity_anywhere_is_a_failure_that_says_so(rig: Rig) -> None:
+    rig.cloud.refuse = lambda _: CapacityError("sold out")
+    _request(rig)
+    with pytest.raises(ProvisioningError, match="sold out"):
+        rig.fleet.wait(KEY, 10)
+    assert len(rig.cloud.applies) == 2
+
+
+def test_a_passing_fault_is_tried_again_and_then_given_up(rig: Rig) -> None:
+    rig.cloud.apply_failure = ProviderUnavailable("500")
+    _request(rig)
+    with pytest.raises(ProvisioningError, match="500"):
+        rig.fleet.wait(KEY, 20)
+    assert len(rig.cloud.applies) == 3
+
+
+def test_a_cloud_that_cannot_be_asked_is_never_read_as_empty(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.cloud.unavailable = True
+    rig.transport.reachable = lambda _: False
+    with pytest.raises(ProviderUnavailable):
+        rig.fleet.entries()
+    with pytest.raises(NotReadyInTime, match="the cloud to answer"):
+        rig.fleet.wait(KEY, 0.3)
+    with pytest.raises(NotGoneInTime):
+        rig.fleet.destroy_and_wait(KEY, 0.3)
+    now = rig.ledger.machines.get(machine.uid)
+    assert now is not None
+    assert now.state is State.DESTROYING, "it must stay on the books"
+    rig.cloud.unavailable = False
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.cloud.alive
+
+
+def test_destroying_escalates_when_terraform_does_not_remove(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.cloud.terraform_removes = False
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert rig.cloud.terminated == [machine.instance_id]
+    assert not rig.cloud.alive
+
+
+def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.cloud.immortal.add(machine.instance_id)
+    with pytest.raises(NotGoneInTime, match="stays on the books"):
+        rig.fleet.destroy_and_wait(KEY, 0.5)
+    assert [entry.state for entry in rig.fleet.entries()] == [State.DESTROYING]
+
+
+def test_a_wave_with_no_machine_left_is_discarded(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert rig.cloud.discarded == [machine.wave]
+
+
+def test_destroying_the_unknown_is_success(rig: Rig) -> None:
+    rig.fleet.destroy_and_wait(KEY, 1)
+
+
+def test_an_orphan_of_the_same_identity_is_destroyed_too(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.ledger.machines.move(machine.uid, State.GONE)
+    assert [entry.state for entry in rig.fleet.entries()] == ["orphan"]
+    assert rig.fleet.exists(KEY)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.cloud.alive
+
+
+def test_an_intent_destroyed_before_its_wave_makes_no_machine(rig: Rig) -> None:
+    rig.ledger.machines.request(KEY, "fake", SHAPE, 60)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.cloud.alive
+    assert not any(rig.cloud.applies)
+
+
+def test_deployments_never_see_each_other(rig: Rig) -> None:
+    _ready(rig)
+    other = build_rig(rig.ledger, rig.cloud, rig.transport, deployment="prod-2")
+    twin = MachineKey("prod-2", 1000, "local")
+    _ready(other, twin)
+    assert [e.key for e in rig.fleet.entries()] == [KEY]
+    assert [e.key for e in other.fleet.entries()] == [twin]
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert [e.key for e in other.fleet.entries()] == [twin]
+    other.fleet.close()
+
+
+def test_waiting_for_what_was_never_asked_for_is_an_error(rig: Rig) -> None:
+    with pytest.raises(MachineNotFound):
+        rig.fleet.wait(KEY, 1)
+    with pytest.raises(MachineNotFound):
+        rig.fleet.session(KEY)
+
+
+def test_a_wait_can_be_given_up(rig: Rig) -> None:
+    stop = threading.Event()
+    stop.set()
+    _request(rig)
+    with pytest.raises(Cancelled):
+        rig.fleet.wait(KEY, 60, stop)
+
+
+def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
+    kept, missing = (_book(rig, MachineKey("prod", n, "local")) for n in (1, 2))
+    rig.ledger.machines.claim("prod", "fake", "wave1", "dead-owner")
+    rig.ledger.machines.record(kept.uid, host_key="ssh-ed25519 boot")
+    _give(rig.cloud, kept)
+    assert rig.fleet.wait(kept.key, 10).uid == kept.uid, "what exists is kept"
+    successor = rig.fleet.wait(missing.key, 10)
+    assert successor.uid != missing.uid, "what does not is asked for anew"
+    assert len(rig.cloud.alive) == 2
+
+
+def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
+    machine = _book(rig, KEY)
+    rig.ledger.owners.register("alive")
+    rig.ledger.machines.claim("prod", "fake", "wave1", "alive")
+    with pytest.raises(NotReadyInTime):
+        rig.fleet.wait(KEY, 0.5)
+    now = rig.ledger.machines.get(machine.uid)
+    assert now is not None
+    assert now.state is State.CREATING
+
+
+def _book(rig: Rig, key: MachineKey) -> Machine:
+    return rig.ledger.machines.request(key, "fake", SHAPE, 3600)[0]
+
+
+def _give(cloud: FakeCloud, machine: Machine) -> None:
+    import datetime as dt
+
+    cloud.give(
+        MachineRequest(
+            machine.uid,
+            machine.key,
+            machine.shape,
+            cloud.offers(machine.shape)[0],
+            {},
+            dt.datetime.now(dt.UTC),
+            "",
+        )
+    )
