@@ -39,12 +39,8 @@ def build_fleet(settings: Settings) -> Fleet:
     provider = build_provider(settings)
     sites = {provider.name: Site(provider, Inventory(provider, settings.prefix))}
     signals = Signals()
-    connections = Connections(
-        SshTransport(keepalive_seconds=settings.ssh.keepalive_seconds),
-        str(key.file),
-        settings.ssh.connect_seconds,
-    )
-    stacks = Stacks(settings, sites)
+    connections = Connections(SshTransport(), str(key.file), settings.ssh.connect_seconds)
+    stacks = Stacks(settings, folder, sites)
     waves = Waves(ledger, sites, stacks, connections, signals, key, settings.wave.attempts)
     committer = Committer(
         settings.prefix,

@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_UNCUT = 100_000
+"""Characters in a line that is never wrapped."""
+
 out = Console()
 errors = Console(stderr=True)
 
@@ -19,12 +22,12 @@ def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows for people. Piped, the columns are as wide as they need to be, and without colour."""
+    """Rows for people. Piped, columns are as wide as they need to be: nothing is cut off."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    width = None if out.is_terminal else 10_000
-    out.print(table, width=width, markup=False, crop=False)
+    console = out if out.is_terminal else Console(width=_UNCUT)
+    console.print(table, markup=False)
 
 
 def duration(seconds: float) -> str:

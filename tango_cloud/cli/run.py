@@ -22,7 +22,7 @@ from rich.progress import (
 from tango_cloud.api import Cloud
 from tango_cloud.cli.display import duration, errors, out, print_json, print_table
 from tango_cloud.cli.exit_codes import ExitCode
-from tango_cloud.core.errors import InputError, InterruptedTwice
+from tango_cloud.core.errors import Fault, InputError, InterruptedTwice
 from tango_cloud.jobs.job import Job, JobResult, JobStatus
 from tango_cloud.orchestration.burst import Happening, Step
 
@@ -103,7 +103,7 @@ def _load(
 ) -> Sequence[Job]:
     """The jobs; all faults of all of them are raised together, before any machine is made."""
     jobs: list[Job] = []
-    faults = []
+    faults: list[Fault] = []
     for directory in directories:
         try:
             jobs.append(cloud.job(directory, timeout_seconds=timeout, network=network))

@@ -95,8 +95,6 @@ class TerraformSettings(Section):
 class SshSettings(Section):
     connect_seconds: Seconds = 10
     """Time allowed for one attempt to connect and authenticate."""
-    keepalive_seconds: Seconds = 15
-    """Interval of keep-alive messages; a machine silent for three of them is given up."""
 
 
 class LocalSettings(Section):

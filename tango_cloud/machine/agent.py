@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import select
 
 from tango_cloud.machine import facts, frames, syscalls
 from tango_cloud.machine.failures import Failure
 from tango_cloud.machine.operations import ConnectionGone, Operations
 from tango_cloud.machine.wire import Wire
+
+_IDLE_SECONDS = 0.002
+"""How long an agent that has run a job waits for the next request before it gets ready for it."""
 
 
 def main() -> None:
@@ -23,13 +28,20 @@ def main() -> None:
     except Failure as failure:
         wire.fail(failure)
         return
+    gc.freeze()  # what is there now stays: forked children need not copy it when they look at it
     wire.reply({"hello": 1})
     with contextlib.suppress(BrokenPipeError, frames.StreamBroken, ConnectionGone):
-        _serve(wire, operations)
+        try:
+            _serve(wire, operations)
+        finally:
+            operations.close()
 
 
 def _serve(wire: Wire, operations: Operations) -> None:
+    has_run = False
     while True:
+        if has_run and not select.select([wire.source], [], [], _IDLE_SECONDS)[0]:
+            operations.prepare_ahead()
         frame = wire.next_frame()
         if frame is None:
             return
@@ -38,7 +50,9 @@ def _serve(wire: Wire, operations: Operations) -> None:
             continue  # it came too late: its job had ended by itself
         if kind != frames.REQUEST:
             raise frames.StreamBroken(f"frame {kind} instead of a request")
+        request = frames.decode_json(payload)
+        has_run = has_run or request.get("op") == "run"
         try:
-            operations.perform(frames.decode_json(payload))
+            operations.perform(request)
         except Failure as failure:
             wire.fail(failure)

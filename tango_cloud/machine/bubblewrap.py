@@ -6,18 +6,25 @@ and host name, and no network when that is cut off.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 
 from tango_cloud.machine import children, mounts
+from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.folders import Folders
 from tango_cloud.machine.launch import PATH, Launch, Level, environment
 from tango_cloud.machine.mounts import Mount
-from tango_cloud.machine.rlimits import prlimit_words, rlimits
+from tango_cloud.machine.rlimits import prlimit_words
 
 _INIT = 1
 """Processes in the sandbox that are not the job's: bwrap's own init."""
+_GO = 9
+# The limits are set inside: outside, the limit on processes would count all of this user's, and
+# keep bwrap itself from starting.
+_WAIT = f'read -r limits <&{_GO} && exec "$0" $limits -- "$@" {_GO}<&-'
 _OPTION = {
     mounts.READ_ONLY: "--ro-bind",
     mounts.WRITABLE: "--bind",
@@ -28,7 +35,7 @@ _OPTION = {
 class Bubblewrap(Level):
     name = "bubblewrap"
 
-    def enter(self, launch: Launch, status: int) -> None:
+    def enter(self, launch: Launch, go: int, status: int) -> None:
         program = shutil.which("bwrap", path=PATH)
         prlimit = shutil.which("prlimit", path=PATH)
         if program is None or prlimit is None:
@@ -38,23 +45,18 @@ class Bubblewrap(Level):
             agent = os.getppid()
             children.become(launch.facts.job_user)
             children.die_with_agent(agent)  # giving up root undid it
-        os.set_inheritable(status, True)
-        # The limits are set inside: outside, the limit on processes would count all of this user's
-        # and keep bwrap itself from starting.
-        wanted = rlimits(launch.limits, _INIT)
-        os.execve(
-            program,
-            [
-                program,
-                *options(launch.folders, launch.limits.network, status),
-                "--",
-                prlimit,
-                *prlimit_words(wanted),
-                "--",
-                *launch.command,
-            ],
-            environment(launch, mounts.JOB, mounts.TMP),
-        )
+        # Both numbers may be any; the shell below can name only those under ten.
+        status = fcntl.fcntl(status, fcntl.F_DUPFD, 10)
+        os.dup2(fcntl.fcntl(go, fcntl.F_DUPFD_CLOEXEC, 10), _GO)
+        words = options(launch.folders, launch.network, status)
+        words += ["--", "/bin/sh", "-c", _WAIT, prlimit, *launch.command]
+        os.execve(program, [program, *words], environment(launch, mounts.JOB, mounts.TMP))
+
+    def already_running(self, _: Facts) -> int:
+        return _INIT
+
+    def encode(self, wanted: Mapping[int, int]) -> bytes:
+        return (" ".join(prlimit_words(wanted)) + "\n").encode()
 
     def fault(self, status: bytes) -> str:
         """bwrap writes JSON to the status pipe, the exit code last, if the job ever ran."""

@@ -8,14 +8,15 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from tango_cloud.machine import frames, processes
 from tango_cloud.machine.disk import DiskWatch
 from tango_cloud.machine.failures import DAMAGED, Failure
-from tango_cloud.machine.launch import Launch, Level, Started, start
+from tango_cloud.machine.launch import Sandbox
 from tango_cloud.machine.output import Output
+from tango_cloud.machine.rlimits import Limits
 from tango_cloud.machine.wire import SAFE_WRITE, Wire
 
 GRACE_SECONDS = 1.0
@@ -35,15 +36,18 @@ GONE = "gone"
 
 
 class Driver:
-    """One job's run. `live`: whether output is also sent as it comes."""
+    """One job's run in a sandbox that waits for it. `live`: whether output is sent as it comes.
+
+    `spared` are the agent's other children, which the job's end is not the end of.
+    """
 
     def __init__(
-        self, wire: Wire, level: Level, launch: Launch, output: Output, live: bool
+        self, wire: Wire, sandbox: Sandbox, output: Output, live: bool, spared: Collection[int]
     ) -> None:
         self._wire = wire
-        self._level = level
-        self._launch = launch
+        self._sandbox = sandbox
         self._output = output
+        self._spared = spared
         self._live = live
         self._sent = 0
         self._outgoing = b""
@@ -53,32 +57,29 @@ class Driver:
         """Why the job was stopped: one of this module's words, or empty."""
         self.stopped_detail = ""
 
-    def run(self) -> dict[str, Any]:
+    def run(self, limits: Limits) -> dict[str, Any]:
         """Run the job. Returns a RunOutcome's fields, or fewer when it was cancelled.
 
         Raises Failure (damaged) when the job could not be started, or something of it cannot be
         killed. The connection's end stops the job like a cancellation (`stopped` is GONE).
         """
-        reader, writer = os.pipe()
+        sandbox = self._sandbox
         with contextlib.suppress(OSError):  # fewer, larger reads from a job that prints much
-            fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
-        began = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, reader)
-            woken = stack.enter_context(_woken_by_children())
-            tops = stack.enter_context(self._launch.folders.opened())
-            watch = DiskWatch(tops, self._launch.limits.disk_bytes)
-            started = start(self._level, self._launch, writer)
-            stack.callback(os.close, started.status)
-            os.close(writer)
-            ended, usage = self._attend(started, reader, woken, watch, began)
+            fcntl.fcntl(sandbox.output, _F_SETPIPE_SZ, _PIPE_BYTES)
+        with _woken_by_children() as woken, sandbox.launch.folders.opened() as tops:
+            watch = DiskWatch(tops, limits.disk_bytes)
+            began = time.monotonic()
+            with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
+                sandbox.go(limits)
+            ended, usage = self._attend(woken, watch, began, began + limits.wall_seconds)
             wall_seconds = time.monotonic() - began
-            if processes.reap() and not processes.end_descendants(_END_SECONDS):
-                raise Failure(DAMAGED, "processes of the job cannot be killed")
-            self._drain(reader)
-            fault = "" if self.stopped else self._level.fault(os.read(started.status, _CHUNK))
-        if fault:
-            raise Failure(DAMAGED, f"the job could not be started: {fault}")
+        if os.WIFSIGNALED(ended) and not processes.end_descendants(_END_SECONDS, self._spared):
+            raise Failure(DAMAGED, "processes of the job cannot be killed")
+        self._drain()
+        if not self.stopped:
+            fault = sandbox.fault()
+            if fault:
+                raise Failure(DAMAGED, f"the job could not be started: {fault}")
         if self.stopped in (CANCELLED, GONE):
             return {"cancelled": True}
         self._flush()
@@ -90,14 +91,17 @@ class Driver:
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "peak_memory_bytes": usage.ru_maxrss * _MAXRSS_UNIT,
             "output_bytes": self._output.total,
-            "level": self._level.name,
+            "level": sandbox.level.name,
         }
 
     def _attend(
-        self, started: Started, reader: int, woken: int, watch: DiskWatch, began: float
+        self, woken: int, watch: DiskWatch, began: float, deadline: float
     ) -> tuple[int, Any]:
-        """Serve the job's output, its limits and the connection until its first process ends."""
-        deadline = began + self._launch.limits.wall_seconds
+        """Serve the job's output, its limits and the connection until its first process ends.
+
+        That process outlives all others of the job, unless it was killed.
+        """
+        reader = self._sandbox.output
         self._next_tick = began + _TICK_SECONDS
         reading = [reader, woken, self._wire.source]
         while True:
@@ -108,49 +112,49 @@ class Driver:
             )
             if woken in ready:
                 os.read(woken, _CHUNK)
-            if reader in ready and not self._collect(reader):
+            if reader in ready and not self._collect():
                 reading.remove(reader)
             if writable:
                 self._send_some()
             if self._wire.source in ready and not self._listen():
                 reading.remove(self._wire.source)
-            process, ended, usage = os.wait4(started.process, os.WNOHANG)
+            process, ended, usage = os.wait4(self._sandbox.process, os.WNOHANG)
             if process:
                 return ended, usage
             now = time.monotonic()
             if now >= deadline:
                 deadline = float("inf")
-                self._stop(TIME, started)
+                self._stop(TIME)
             if watch.exceeded():
-                self._stop(DISK, started, watch.reason)
+                self._stop(DISK, watch.reason)
             self._tick(now)
-            self._kill_when_due(now, started)
+            self._kill_when_due(now)
 
-    def _stop(self, reason: str, started: Started, detail: str = "") -> None:
+    def _stop(self, reason: str, detail: str = "") -> None:
         """Begin to end the job; the first reason stands. Only a time-out leaves it any grace."""
         if self.stopped:
             return
         self.stopped, self.stopped_detail = reason, detail
         self._kill_at = time.monotonic()
         if reason == TIME:
-            processes.send(processes.descendants(started.process), signal.SIGTERM)
+            processes.send(processes.descendants(self._sandbox.process), signal.SIGTERM)
             self._kill_at += GRACE_SECONDS
 
-    def _kill_when_due(self, now: float, started: Started) -> None:
+    def _kill_when_due(self, now: float) -> None:
         """Kill all but the first process, which ends when the rest has, and tells what they used.
 
         Again and again: a job that forks without end may get one past a single pass.
         """
         if now < self._kill_at:
             return
-        found = processes.descendants(started.process)
+        found = processes.descendants(self._sandbox.process)
         processes.send(found, signal.SIGSTOP)
-        processes.send(found or [started.process], signal.SIGKILL)
+        processes.send(found or [self._sandbox.process], signal.SIGKILL)
         self._kill_at = now + _KILL_AGAIN_SECONDS
 
-    def _collect(self, reader: int) -> bool:
+    def _collect(self) -> bool:
         """Take what the job printed; whether more may come."""
-        data = os.read(reader, _CHUNK)
+        data = os.read(self._sandbox.output, _CHUNK)
         if data and self.stopped != DISK:
             try:
                 self._output.write(data)
@@ -159,11 +163,12 @@ class Driver:
                 self._kill_at = 0.0
         return bool(data)
 
-    def _drain(self, reader: int) -> None:
+    def _drain(self) -> None:
         """What is still in the pipe. Everything that wrote to it is dead, so it ends."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while time.monotonic() < deadline and select.select([reader], [], [], _DRAIN_SECONDS)[0]:
-            if not self._collect(reader):
+        reading = [self._sandbox.output]
+        while time.monotonic() < deadline and select.select(reading, [], [], _DRAIN_SECONDS)[0]:
+            if not self._collect():
                 return
 
     def _listen(self) -> bool:

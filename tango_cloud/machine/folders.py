@@ -18,8 +18,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from tango_cloud.machine import wipe
-from tango_cloud.machine.children import in_child
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.failures import DAMAGED, REFUSED, Failure
 
@@ -58,10 +56,10 @@ class Folders:
         except OSError as error:
             raise Failure(DAMAGED, f"cannot set up {self.work_dir}: {error}") from error
 
-    def empty(self, on_wait: Callable[[], None]) -> None:
-        """Remove all that a job left. Raises Failure (damaged) when something stays."""
-        with self.opened() as tops:
-            in_child(self._facts, lambda: _empty(tops), on_wait)
+    def stamp(self) -> tuple[int, ...]:
+        """What tells the job's directories from others that may stand there later."""
+        found = [os.lstat(path) for path in (self.job, self.tmp, self.shm)]
+        return tuple(number for status in found for number in (status.st_dev, status.st_ino))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[int, ...]]:
@@ -93,6 +91,8 @@ class Folders:
                 time.sleep(_LOCK_PAUSE)
             yield
         finally:
+            # Not by closing alone: a child forked meanwhile would still hold it.
+            fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     def forget_output(self) -> None:
@@ -111,14 +111,6 @@ class Folders:
         finally:
             os.close(file)
         os.replace(fresh, self.outcome)
-
-
-def _empty(tops: tuple[int, ...]) -> None:
-    try:
-        for top in tops:
-            wipe.empty(top)
-    except OSError as error:
-        raise Failure(DAMAGED, f"cannot remove what the last job left: {error}") from error
 
 
 def _try_lock(lock: int) -> bool:

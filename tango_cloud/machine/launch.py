@@ -1,26 +1,33 @@
-"""Starting a job's first process: what all levels have in common."""
+"""Starting a job's first process: what all levels have in common.
+
+A sandbox is made ahead, while the machine has nothing better to do, and waits in front of the job's
+command until it is told the limits: most of a short job's time would otherwise go into making it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tango_cloud.machine import children
+from tango_cloud.machine import children, processes
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.folders import Folders
-from tango_cloud.machine.rlimits import Limits
+from tango_cloud.machine.rlimits import Limits, rlimits
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND = 127
 
 
 class Launch(NamedTuple):
-    """What to start, and where."""
+    """What to start, and where; all that has to be known before a job's limits are."""
 
     facts: Facts
     folders: Folders
-    limits: Limits
+    network: bool
     command: tuple[str, ...]
 
 
@@ -31,12 +38,21 @@ class Level:
     own_network = True
     """Whether this level can cut off the network, where the machine lets it."""
 
-    def enter(self, launch: Launch, status: int) -> None:
-        """Become the job, in a forked child whose streams are set up. Never returns.
+    def enter(self, launch: Launch, go: int, status: int) -> None:
+        """Become the sandbox, in a forked child whose streams are set up; wait for the word that
+        `encode` makes, on the pipe `go`; become the job. Never returns.
 
         Raises OSError when the machine does not allow it.
         """
         raise NotImplementedError
+
+    def already_running(self, facts: Facts) -> int:
+        """How many processes count against the job's limit on them before it starts."""
+        raise NotImplementedError
+
+    def encode(self, wanted: Mapping[int, int]) -> bytes:
+        """The word to go, with the resource limits that the job gets."""
+        return json.dumps(list(wanted.items())).encode()
 
     def fault(self, status: bytes) -> str:
         """Why the job never started, in words; empty when it did.
@@ -46,21 +62,68 @@ class Level:
         return status.decode(errors="replace")
 
 
-class Started(NamedTuple):
-    """A job under way: its first process, the leader of a session, and its status pipe."""
+class Sandbox:
+    """A sandbox that waits for the word to go. `process` leads a session of its own."""
 
-    process: int
-    status: int
+    def __init__(self, level: Level, launch: Launch) -> None:
+        """Start making it; returns at once. What goes wrong is told by `fault`, later."""
+        self.level = level
+        self.launch = launch
+        self._stamp = launch.folders.stamp()
+        self.output, output = os.pipe()
+        self._status, status = os.pipe()
+        go, self._go = os.pipe()
+        agent = os.getpid()
+        self.process = os.fork()
+        if self.process == 0:
+            os.close(self._go)
+            _enter(level, launch, agent, (go, output, status))
+        for end in (go, output, status):
+            os.close(end)
+
+    def fits(self, level: Level, launch: Launch) -> bool:
+        """Whether it waits for just this, and the directories are still those that it shows."""
+        same = self.level is level and self.launch == launch
+        return same and self._stamp == launch.folders.stamp() and not self._ended()
+
+    def go(self, limits: Limits) -> None:
+        """Let the job begin. Raises OSError when the sandbox has died meanwhile."""
+        counted = 0
+        if limits.processes is not None:
+            counted = self.level.already_running(self.launch.facts)
+        os.write(self._go, self.level.encode(rlimits(limits, counted)))
+        os.close(self._go)
+        self._go = -1
+
+    def fault(self) -> str:
+        """Why the job never started, in words; empty when it did. Only after its end."""
+        return self.level.fault(read_rest(self._status))
+
+    def discard(self) -> None:
+        """End it, whatever it is doing, and what it holds open."""
+        processes.send([*processes.descendants(self.process), self.process], signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.process, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its pipes, once it has ended."""
+        for end in (self.output, self._status, self._go):
+            if end >= 0:
+                os.close(end)
+        self.output = self._status = self._go = -1
+
+    def _ended(self) -> bool:
+        try:
+            return (
+                os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            )
+        except ChildProcessError:
+            return True
 
 
-def start(level: Level, launch: Launch, output: int) -> Started:
-    """Start the job, its output going to the pipe `output`; returns at once."""
-    agent = os.getpid()
-    reader, writer = os.pipe()
-    process = os.fork()
-    if process:
-        os.close(writer)
-        return Started(process, reader)
+def _enter(level: Level, launch: Launch, agent: int, pipes: tuple[int, int, int]) -> None:
+    go, output, status = pipes
     try:
         children.reset_signals()
         os.setsid()
@@ -69,11 +132,29 @@ def start(level: Level, launch: Launch, output: int) -> Started:
             os.dup2(source, target)
         children.die_with_agent(agent)
         os.umask(0o022)
-        level.enter(launch, writer)
+        level.enter(launch, go, status)
     except BaseException as error:  # a forked child must not return into the agent's code
-        os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os.write(status, f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)
+
+
+def wait_for_word(go: int) -> dict[int, int]:
+    """The resource limits, once the agent says go. The process ends here if it never does."""
+    word = read_rest(go)
+    if not word:
+        os._exit(1)
+    return {int(number): int(value) for number, value in json.loads(word)}
+
+
+def read_rest(pipe: int) -> bytes:
+    """All that is written to a pipe until its other end is closed."""
+    parts: list[bytes] = []
+    while True:
+        part = os.read(pipe, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
 
 
 def environment(launch: Launch, home: str, tmp: str) -> dict[str, str]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
-import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tango_cloud.machine import processes
 from tango_cloud.machine.bubblewrap import Bubblewrap
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.failures import DAMAGED, Failure
 from tango_cloud.machine.folders import Folders
-from tango_cloud.machine.launch import Launch, Level, start
+from tango_cloud.machine.launch import Launch, Level, Sandbox, read_rest
 from tango_cloud.machine.namespaces import Namespaces
 from tango_cloud.machine.plain import Plain
 from tango_cloud.machine.rlimits import Limits
 
 STRONGEST_FIRST: tuple[Level, ...] = (Bubblewrap(), Namespaces(), Plain())
 _TRIAL_SECONDS = 4.0
+_TRIAL = ("/bin/sh", "-c", 'test -w . && test -w "$TMPDIR"')
 
 
 class Choice(NamedTuple):
@@ -58,40 +58,18 @@ def choose(facts: Facts, folders: Folders, on_wait: Callable[[], None]) -> Choic
 def trial(level: Level, facts: Facts, folders: Folders, network: bool) -> str:
     """Run a small job under `level`; why that does not work, in words, or an empty string."""
     limits = Limits(_TRIAL_SECONDS, None, None, None, None, None, network)
-    command = ("/bin/sh", "-c", 'test -w . && test -w "$TMPDIR"')
-    reader, writer = os.pipe()
-    started = start(level, Launch(facts, folders, limits, command), writer)
-    os.close(writer)
-    ended = _wait(started.process, reader)
-    output, status = _read_rest(reader), _read_rest(started.status)
-    if ended is None:
+    sandbox = Sandbox(level, Launch(facts, folders, network, _TRIAL))
+    with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
+        sandbox.go(limits)
+    if not select.select([sandbox.output], [], [], _TRIAL_SECONDS)[0]:
+        sandbox.discard()
         return f"no answer within {_TRIAL_SECONDS:.0f} s"
-    fault = level.fault(status)
-    said = output.decode(errors="replace").strip()
+    _, ended = os.waitpid(sandbox.process, 0)
+    said = read_rest(sandbox.output).decode(errors="replace").strip()
+    fault = sandbox.fault()
+    sandbox.close()
     if fault:
         return f"{fault}: {said}" if said else fault
     if ended != 0:
-        return f"a trial job ended with status {ended}: {said or 'its directory is not writable'}"
+        return f"a trial job failed: {said or 'its directory is not writable'}"
     return ""
-
-
-def _wait(process: int, output: int) -> int | None:
-    """Its status once it has ended; None when it had to be killed. The output's end is its end."""
-    ready = bool(select.select([output], [], [], _TRIAL_SECONDS)[0])
-    if not ready:
-        processes.send([*processes.descendants(process), process], signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
-    return processes.shell_status(status) if ready else None
-
-
-def _read_rest(file: int) -> bytes:
-    """What was written to a pipe that nobody writes to any more."""
-    parts: list[bytes] = []
-    try:
-        while True:
-            part = os.read(file, 65536)
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-    finally:
-        os.close(file)

@@ -14,11 +14,13 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Mapping
 
 from tango_cloud.machine import children, mounts, processes, syscalls
-from tango_cloud.machine.launch import Launch, Level, environment, execute
+from tango_cloud.machine.facts import Facts
+from tango_cloud.machine.launch import Launch, Level, environment, execute, wait_for_word
 from tango_cloud.machine.mounts import Mount
-from tango_cloud.machine.rlimits import apply, rlimits, running
+from tango_cloud.machine.rlimits import apply, running
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
@@ -33,22 +35,25 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 class Namespaces(Level):
     name = "namespaces"
 
-    def enter(self, launch: Launch, status: int) -> None:
-        network = 0 if launch.limits.network else syscalls.CLONE_NEWNET
+    def enter(self, launch: Launch, go: int, status: int) -> None:
+        network = 0 if launch.network else syscalls.CLONE_NEWNET
         if launch.facts.separate:
-            already_running = running(launch.facts.job_user.uid)
             syscalls.unshare(_PRIVATE | network)
         else:
-            already_running = _INIT
             agent = os.getppid()
             _become_user_of_own_namespace(_PRIVATE | network)
             children.die_with_agent(agent)  # new rights may have undone it
         init = _fork_tied()
         if init == 0:
-            _init(launch, already_running, status)
-        os.close(status)
+            _init(launch, go, status)
+        for end in (go, status):
+            os.close(end)
         _, ended = os.waitpid(init, 0)
         os._exit(processes.shell_status(ended))
+
+    def already_running(self, facts: Facts) -> int:
+        """With a user namespace of its own (without root, that is) only the sandbox's init."""
+        return running(facts.job_user.uid) if facts.separate else _INIT
 
 
 def _become_user_of_own_namespace(flags: int) -> None:
@@ -73,15 +78,16 @@ def _fork_tied() -> int:
     return child
 
 
-def _init(launch: Launch, already_running: int, status: int) -> None:
+def _init(launch: Launch, go: int, status: int) -> None:
     """The first process of the process namespace: makes the root, starts the job, reaps."""
     _make_root(launch)
     socket.sethostname("job")
-    if not launch.limits.network:
+    if not launch.network:
         _raise_loopback()
+    wanted = wait_for_word(go)
     job = os.fork()
     if job == 0:
-        _become_job(launch, already_running)
+        _become_job(launch, wanted)
     os.close(status)
     while True:
         process, ended = os.waitpid(-1, 0)
@@ -89,10 +95,9 @@ def _init(launch: Launch, already_running: int, status: int) -> None:
             os._exit(processes.shell_status(ended))
 
 
-def _become_job(launch: Launch, already_running: int) -> None:
+def _become_job(launch: Launch, wanted: Mapping[int, int]) -> None:
     os.setsid()
     os.chdir(mounts.JOB)
-    wanted = rlimits(launch.limits, already_running)
     if launch.facts.separate:
         children.become(launch.facts.job_user)
     syscalls.no_new_privileges()

@@ -8,19 +8,18 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from tango_cloud.machine import frames, hostkey, wipe
-from tango_cloud.machine.children import in_child
+from tango_cloud.machine import frames, hostkey
 from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
-from tango_cloud.machine.extract import ArchiveRefused, extract
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED, Failure
 from tango_cloud.machine.folders import Folders
 from tango_cloud.machine.frames import DataStream
-from tango_cloud.machine.launch import Launch
+from tango_cloud.machine.launch import Launch, Sandbox
 from tango_cloud.machine.levels import Choice, choose
 from tango_cloud.machine.output import Output
 from tango_cloud.machine.rlimits import Limits
 from tango_cloud.machine.wire import Wire
+from tango_cloud.machine.worker import FilesWorker
 
 COMMAND = ("make",)
 _CHUNK = 1 << 18
@@ -39,7 +38,10 @@ class Operations:
         self._wire = wire
         self._facts = facts
         self._folders = Folders(facts)
+        self._worker = FilesWorker(facts, self._folders, wire.read)
         self._choice: Choice | None = None
+        self._sandbox: Sandbox | None = None
+        self._network = True
 
     def perform(self, request: Mapping[str, Any]) -> None:
         """Do what `request["op"]` names."""
@@ -66,19 +68,17 @@ class Operations:
 
     def do_put(self, request: Mapping[str, Any]) -> None:
         """Empty the job directory and fill it from the DATA frames that follow the request."""
-        stream = DataStream(self._wire.read)
         with contextlib.ExitStack() as stack:
             try:
                 self._folders.prepare()
+                self._worker.ready()
+                self.prepare_ahead()
                 stack.enter_context(self._folders.locked(self._wire.tick))
                 self._folders.forget_output()
-                tops = stack.enter_context(self._folders.opened())
             except Failure:
-                stream.drain()  # the next frame must be the next request
+                DataStream(self._wire.read).drain()  # the next frame must be the next request
                 raise
-            # From here on the stream is the child's: it leaves it behind its end, come what may.
-            compressed = bool(request.get("gzip"))
-            in_child(self._facts, lambda: _fill(tops, stream, compressed), self._wire.tick)
+            self._worker.fill(bool(request.get("gzip")), self._wire.tick)
         self._wire.reply({})
 
     def do_run(self, request: Mapping[str, Any]) -> None:
@@ -90,29 +90,61 @@ class Operations:
                 reason = "; ".join(choice.missing)
                 raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
             self._folders.forget_output()
+            self._network = limits.network
             outcome = self._run(choice, limits, bool(request.get("live")))
         self._wire.reply(outcome)
 
     def _run(self, choice: Choice, limits: Limits, live: bool) -> dict[str, Any]:
         folders = self._folders
-        output = Output(folders.spool, folders.ring, limits.output_bytes)
-        launch = Launch(self._facts, folders, limits, COMMAND)
-        driver = Driver(self._wire, choice.level, launch, output, live)
-        try:
-            outcome = driver.run()
-            if not outcome.get("cancelled"):
-                try:
-                    output.finish()
-                    folders.write_outcome(header(driver, outcome, limits))
-                except OSError as error:
-                    raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
-        finally:
-            output.close()
-            quiet = driver.stopped == GONE
-            folders.empty((lambda: None) if quiet else self._wire.tick)
+        sandbox = self._take_sandbox(choice)
+        with contextlib.ExitStack() as stack:
+            stack.callback(sandbox.close)
+            output = Output(folders.spool, folders.ring, limits.output_bytes)
+            stack.callback(output.close)
+            driver = Driver(self._wire, sandbox, output, live, self._worker.processes())
+            try:
+                outcome = driver.run(limits)
+                if not outcome.get("cancelled"):
+                    try:
+                        output.finish()
+                        folders.write_outcome(header(driver, outcome, limits))
+                    except OSError as error:
+                        raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
+            finally:
+                quiet = driver.stopped == GONE
+                folders.prepare()  # a job of the agent's own user may have removed its directory
+                self._worker.empty((lambda: None) if quiet else self._wire.tick)
         if driver.stopped == GONE:
             raise ConnectionGone
         return outcome
+
+    def prepare_ahead(self) -> None:
+        """Start making the sandbox of the next job, if none waits. What is wrong is told by `run`.
+
+        It is made for a job with network if the last one had it: most machines' jobs are alike.
+        """
+        with contextlib.suppress(Failure):
+            launch = Launch(self._facts, self._folders, self._network, COMMAND)
+            level = self._chosen().level
+            if self._sandbox is not None and not self._sandbox.fits(level, launch):
+                self._sandbox.discard()
+                self._sandbox = None
+            if self._sandbox is None:
+                self._sandbox = Sandbox(level, launch)
+
+    def _take_sandbox(self, choice: Choice) -> Sandbox:
+        self.prepare_ahead()
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is None:
+            raise Failure(DAMAGED, f"no sandbox of the level {choice.level.name} can be made")
+        return sandbox
+
+    def close(self) -> None:
+        """End the agent's children."""
+        if self._sandbox is not None:
+            self._sandbox.discard()
+            self._sandbox = None
+        self._worker.close()
 
     def do_get(self, request: Mapping[str, Any]) -> None:
         """Send the last job's header line and output as DATA frames."""
@@ -151,7 +183,7 @@ class Operations:
         self._folders.prepare()
         with self._folders.locked(self._wire.tick):
             self._folders.forget_output()
-            self._folders.empty(self._wire.tick)
+            self._worker.empty(self._wire.tick)
         self._wire.reply({})
 
     def do_stage_host_key(self, _: Mapping[str, Any]) -> None:
@@ -176,41 +208,3 @@ def header(driver: Driver, outcome: Mapping[str, Any], limits: Limits) -> bytes:
     else:
         said = f"exited with status {outcome['exit_status']}"
     return f"Autodriver: Job {said}\n".encode()
-
-
-def _fill(tops: tuple[int, ...], stream: DataStream, compressed: bool) -> None:
-    """Empty all of the job's directories and unpack the stream into the first; all or nothing."""
-    try:
-        for top in tops:
-            wipe.empty(top)
-        extract(_gunzip(stream) if compressed else stream.read, tops[0])
-    except ArchiveRefused as error:
-        wipe.empty(tops[0])
-        raise Failure(REFUSED, f"the archive was refused: {error}") from error
-    except frames.StreamBroken as error:
-        wipe.empty(tops[0])
-        if not stream.aborted:
-            raise Failure(REFUSED, f"the archive was cut short: {error}") from error
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            wipe.empty(tops[0])
-        raise Failure(DAMAGED, f"the job directory cannot be filled: {error}") from error
-    finally:
-        stream.drain()
-
-
-def _gunzip(stream: DataStream) -> frames.ReadSome:
-    """`stream` decompressed, never more at a time than is asked for."""
-    decompress = zlib.decompressobj(_GZIP)
-
-    def read(limit: int) -> bytes:
-        while True:
-            source = decompress.unconsumed_tail or stream.read(_CHUNK)
-            try:
-                data = decompress.decompress(source, limit)
-            except zlib.error as error:
-                raise ArchiveRefused(f"not compressed as it should be: {error}") from error
-            if data or not source:
-                return data
-
-    return read

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 
 from tango_cloud.machine import children, processes, syscalls
-from tango_cloud.machine.launch import Launch, Level, environment, execute
-from tango_cloud.machine.rlimits import apply, rlimits, running
+from tango_cloud.machine.facts import Facts
+from tango_cloud.machine.launch import Launch, Level, environment, execute, wait_for_word
+from tango_cloud.machine.rlimits import apply, running
 
 _END_SECONDS = 5.0
 
@@ -22,28 +24,30 @@ class Plain(Level):
     name = "limits"
     own_network = False
 
-    def enter(self, launch: Launch, status: int) -> None:
-        already_running = running(launch.facts.job_user.uid)
+    def enter(self, launch: Launch, go: int, status: int) -> None:
         with contextlib.suppress(OSError):  # not Linux: daemons escape, as `doctor` says
             syscalls.adopt_orphans()
         signal.signal(signal.SIGTERM, lambda *_: _end(128 + signal.SIGTERM))
         with contextlib.suppress(OSError):
             syscalls.die_with_parent(signal.SIGTERM)
+        wanted = wait_for_word(go)
         job = os.fork()
         if job == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _become_job(launch, already_running)
+            _become_job(launch, wanted)
         os.close(status)
         while True:
             process, ended = os.waitpid(-1, 0)
             if process == job:
                 _end(processes.shell_status(ended))
 
+    def already_running(self, facts: Facts) -> int:
+        return running(facts.job_user.uid)
 
-def _become_job(launch: Launch, already_running: int) -> None:
+
+def _become_job(launch: Launch, wanted: Mapping[int, int]) -> None:
     os.setsid()
     os.chdir(launch.folders.job)
-    wanted = rlimits(launch.limits, already_running)
     if launch.facts.separate:
         children.become(launch.facts.job_user)
     with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _PAUSE = 0.002
 """Seconds between two looks at processes that are being killed."""
@@ -53,15 +53,19 @@ def send(processes: list[int], number: int) -> None:
             os.kill(process, number)
 
 
-def end_descendants(seconds: float) -> bool:
-    """Kill and reap every descendant of this process; whether none is left after `seconds`.
+def end_descendants(seconds: float, spared: Collection[int] = ()) -> bool:
+    """Kill and reap every descendant of this process but the children `spared` and theirs; whether
+    none is left after `seconds`.
 
     This process must adopt orphans for that to include daemons. All are stopped before any is
     killed: something that forks as fast as it can would otherwise outrun the killing.
     """
     deadline = time.monotonic() + seconds
     while reap():
-        found = descendants(os.getpid())
+        tree = {child: up for child, up in parents().items() if child not in spared}
+        found = descendants(os.getpid(), tree)
+        if not found:
+            return True
         send(found, signal.SIGSTOP)
         send(found, signal.SIGKILL)
         if time.monotonic() > deadline:

@@ -199,9 +199,7 @@ class Fleet:
                 machine = self._ledger.machines.live(key)
             remaining = deadline - self._clock()
             if remaining <= 0:
-                error = NotGoneInTime(key.instance_name, seconds)
-                log.error("%s", error)
-                raise error
+                raise NotGoneInTime(key.instance_name, seconds)
             # A removal under way signals its end; what it could not remove is tried again.
             self._signals.wait(machine.uid if machine else key.instance_name, min(pause, remaining))
             pause = min(pause * 2, _LONGEST_BACKOFF)

@@ -1,11 +1,37 @@
-"""Terraform's side of a deployment: its envelopes and waves, each a module with a state of its own."""
+"""Terraform's side of a deployment: its envelopes and waves, each a module with its own state.
+
+Folders, below the deployment's own (0700)::
+
+    envelope/<provider>/  state and inputs of the reviewed, long-lived part
+    waves/<wave>/         state and inputs of the machines that one apply created
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tango_cloud.core.errors import TangoCloudError
+from filelock import FileLock
+
+from tango_cloud.core import tags
+from tango_cloud.core.errors import TangoCloudError, TerraformError
+from tango_cloud.core.model import MachineRequest
+from tango_cloud.core.settings import Settings
+from tango_cloud.orchestration.site import Site
+from tango_cloud.providers.protocol import Provider
+from tango_cloud.terraform import command
+from tango_cloud.terraform.binary import resolve
+from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
+from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
+from tango_cloud.terraform.runner import Controls, Terraform
+from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces
+
+_OUTPUT = "envelope.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,4 +44,151 @@ class WaveReport:
 
 
 class Stacks:
-    pass
+    """Applies and removes, for one deployment. Safe for many threads.
+
+    Terraform is looked for when it is first needed: any method may raise TerraformUnusable.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, sites: Mapping[str, Site]) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._sites = sites
+        self._cancel = threading.Event()
+        self._lock = threading.RLock()
+        self._made: Workspaces | None = None
+        self._envelopes: dict[str, object] = {}
+
+    def apply(
+        self,
+        provider: str,
+        wave: str,
+        requests: Sequence[MachineRequest],
+        *,
+        on_created: Callable[[str], None],
+        on_start: Callable[[int], None],
+    ) -> WaveReport:
+        """Create the machines of `wave`; what each one met is in the report.
+
+        `on_created` is told each uid as its instance exists, `on_start` Terraform's pid. Raises
+        TerraformError when not even the envelope could be applied, OSError when the wave's files
+        could not be written.
+        """
+        site = self._sites[provider].provider
+        inputs = {
+            "deployment": tags.encode(self._settings.prefix),
+            "wave": wave,
+            "machines": site.wave_machines(requests),
+            "envelope": self._envelope(site),
+        }
+        account = _Account(site.machine_resource, on_created)
+        failure: TerraformError | None = None
+        try:
+            self._workspace(site, "wave").apply(
+                self._wave_folder(wave),
+                inputs,
+                {"user_data": {request.uid: request.user_data for request in requests}},
+                parallelism=self._settings.wave.parallelism,
+                controls=Controls(on_event=account.take, on_start=on_start, cancel=self._cancel),
+            )
+        except TerraformError as error:
+            failure = error
+        return account.report(failure)
+
+    def remove(self, provider: str, wave: str, uids: set[str]) -> None:
+        """Remove machines from `wave`; those its state does not know are none of its concern.
+
+        By target, never by a smaller map of machines: two removals at once, each with its own idea
+        of who stays, would create anew what the other has just removed. Raises TerraformError: the
+        caller then asks the cloud directly.
+        """
+        if wave and uids:
+            site = self._sites[provider].provider
+            self._workspace(site, "wave").destroy(
+                self._wave_folder(wave),
+                [command.address(site.machine_resource, uid) for uid in sorted(uids)],
+                parallelism=self._settings.wave.parallelism,
+            )
+
+    def discard(self, wave: str) -> None:
+        """Forget a wave that has no machine left."""
+        shutil.rmtree(self._wave_folder(wave), ignore_errors=True)
+
+    def cancel(self) -> None:
+        """Interrupt every apply of this process, now and from now on. Removals go on."""
+        self._cancel.set()
+
+    def _wave_folder(self, wave: str) -> Path:
+        return self._folder / "waves" / wave
+
+    def _envelope(self, provider: Provider) -> object:
+        """The envelope's output; applied first if it never was, or if its inputs have changed."""
+        with self._lock:
+            if provider.name not in self._envelopes:
+                folder = self._folder / "envelope" / provider.name
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with FileLock(folder / "lock"):
+                    self._envelopes[provider.name] = self._applied_envelope(provider, folder)
+            return self._envelopes[provider.name]
+
+    def _applied_envelope(self, provider: Provider, folder: Path) -> object:
+        inputs = dict(provider.envelope_variables(self._settings.prefix))
+        output = folder / _OUTPUT
+        if output.exists() and json.loads((folder / INPUTS).read_text()) == inputs:
+            return json.loads(output.read_text())
+        output.unlink(missing_ok=True)
+        result = self._workspace(provider, "envelope").apply(
+            folder, inputs, controls=Controls(cancel=self._cancel)
+        )
+        envelope = result.outputs["envelope"]
+        output.write_text(json.dumps(envelope))
+        return envelope
+
+    def _workspace(self, provider: Provider, kind: str) -> Workspace:
+        with self._lock:
+            workspaces = self._workspaces()
+        return workspaces.open(provider.name, kind, environment=provider.environment())
+
+    def _workspaces(self) -> Workspaces:
+        if self._made is None:
+            settings = self._settings.terraform
+            folder = self._settings.state_dir / "terraform"
+            cache = folder / "plugins"
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            configuration = write_cli_config(
+                folder / "cli.tfrc", find_mirror(settings.plugin_mirror)
+            )
+            terraform = Terraform(
+                resolve(settings.binary),
+                terraform_environment(os.environ, cli_config=configuration, plugin_cache=cache),
+                grace_seconds=settings.grace_seconds,
+                timeout_seconds=settings.timeout_seconds,
+            )
+            self._made = Workspaces(folder, terraform)
+        return self._made
+
+
+class _Account:
+    """Keeps account of one apply, event by event."""
+
+    def __init__(self, resource: str, on_created: Callable[[str], None]) -> None:
+        self._resource = resource
+        self._on_created = on_created
+        self._created: set[str] = set()
+        self._diagnostics: dict[str, list[str]] = {}
+
+    def take(self, event: Event) -> None:
+        match event:
+            case ResourceDone(resource=self._resource, key=uid):
+                self._created.add(uid)
+                self._on_created(uid)
+            case Diagnostic(resource=self._resource, key=uid) if event.is_error:
+                self._diagnostics.setdefault(uid, []).append(str(event))
+
+    def report(self, failure: TerraformError | None) -> WaveReport:
+        errors: dict[str, TangoCloudError] = {}
+        if failure is not None:
+            errors = {
+                uid: TerraformError(failure.argv, failure.exit_code, failure.stderr, told)
+                for uid, told in self._diagnostics.items()
+            }
+        return WaveReport(frozenset(self._created - errors.keys()), errors, failure)

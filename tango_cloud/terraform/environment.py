@@ -49,7 +49,7 @@ def find_mirror(setting: Path | None = None, places: Sequence[Path] | None = Non
     """The folder that contains a mirrored registry; None when plugins come from the registry.
 
     `setting` is final. Else the usual places for optional software and shared data are looked
-    through, three levels deep, once per process. Raises ConfigurationError when `setting` holds none.
+    through, three levels deep, once per process. Raises ConfigurationError when `setting` has none.
     """
     if setting is not None:
         mirror = setting.expanduser()

@@ -91,6 +91,8 @@ Event = ResourceStarted | ResourceDone | ResourceErrored | Diagnostic | Outputs 
 
 def parse(line: str) -> Event:
     """The event that one line of output is."""
+    if not line.startswith("{"):
+        return Unknown(line)
     try:
         message = json.loads(line)
         return _event(message, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -144,18 +145,16 @@ class _Watch:
             self._on_event = None
         with selectors.DefaultSelector() as selector:
             for stream, take in self._streams():
-                if not stream.closed:
-                    os.set_blocking(stream.fileno(), False)
-                    selector.register(stream, selectors.EVENT_READ, take)
-            # A daemon that a provisioner left behind may hold the pipes: do not wait for their end.
-            while selector.get_map() and self._process.poll() is None:
+                os.set_blocking(stream.fileno(), False)
+                selector.register(stream, selectors.EVENT_READ, take)
+            # Its end counts, not the pipes': what a provisioner left behind may hold them open.
+            while self._process.poll() is None:
+                self._tick()
+                if not selector.get_map():
+                    self._wait_a_tick()
                 for key, _ in selector.select(_TICK_SECONDS):
                     if not self._read_some(key.fd, key.data):
                         selector.unregister(key.fileobj)
-                self._tick()
-            while self._process.poll() is None:
-                self._tick()
-                self._wait_a_tick()
             for key in list(selector.get_map().values()):
                 while self._read_some(key.fd, key.data):
                     pass
@@ -180,10 +179,8 @@ class _Watch:
         return bool(data)
 
     def _wait_a_tick(self) -> None:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_TICK_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -206,10 +203,8 @@ class _Watch:
     def _signal_group(self) -> None:
         self._reason = f"{self._reason}; killed {self._grace:.0f} s after the interrupt"
         self._kill_at = float("inf")
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def _take_stdout(self, data: bytes) -> None:
         self._stdout += data
@@ -238,7 +233,8 @@ class _Watch:
         """What came of it. Raises TerraformError when that is nothing good."""
         status = self._process.returncode
         stdout = self._stdout.decode(errors="replace")
-        if status == 0 and not self._reason:
+        # Also after an interrupt: it may have come when all was done.
+        if status == 0:
             return Result(stdout, self._outputs, tuple(self._diagnostics))
         errors = [str(found) for found in self._diagnostics if found.is_error]
         evidence = self._stderr.decode(errors="replace") or stdout

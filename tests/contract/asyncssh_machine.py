@@ -36,7 +36,7 @@ async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
     process.exit(await child.wait())
 
 
-async def main(folder: str, port: int) -> None:
+async def main(folder: str, port: int, uid: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncssh.listen(
@@ -47,13 +47,13 @@ async def main(folder: str, port: int) -> None:
         process_factory=run,
         encoding=None,
     )
+    if os.geteuid() == 0:  # last: this user may not be able to read the interpreter's own files
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
     await stop.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(int(sys.argv[3]))
-        os.setuid(int(sys.argv[3]))
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

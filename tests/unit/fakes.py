@@ -43,6 +43,7 @@ class FakeCloud:
     """A provider whose instances live in a dict. Also the stacks that create in it."""
 
     name = "fake"
+    machine_resource = "fake_instance.machine"
     poll_interval = 0.0
     compress = False
 

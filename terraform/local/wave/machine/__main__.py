@@ -4,8 +4,8 @@
     python -I -S machine stop ROOT ID...  idempotent: an unknown or half-made machine is success
 
 Terraform runs it from the wave module's provisioners, the local provider runs `stop` directly, and
-a machine's supervisor runs `stop` when its server has ended. Standard library only, and few imports:
-Terraform waits for this program once per machine.
+a machine's supervisor runs `stop` when its server has ended. Standard library only, and few of
+its modules: Terraform waits for this program once per machine.
 
 A machine is a folder `<root>/instances/<instance id>/`:
 

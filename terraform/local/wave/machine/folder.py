@@ -40,7 +40,7 @@ def outside_work_dir(instance_id):
 def write_private(path, text):
     """Write a file that only its owner can read, from its first moment on."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as stream:
+    with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
 
 

@@ -40,9 +40,10 @@ def stage(etc):
 def generate(path):
     """Write a new ed25519 key to `path` and `path`.pub, both readable by the owner only."""
     os.umask(0o077)
-    if shutil.which("ssh-keygen") is not None:
+    ssh_keygen = shutil.which("ssh-keygen")
+    if ssh_keygen is not None:
         subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
+            [ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
             check=True,
             stdin=subprocess.DEVNULL,
         )

@@ -19,10 +19,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 # $1 pid file, $2 python, $3 machine program, $4 root, $5 instance id, then the server's command.
 # Its input is a pipe from `start`, which says a word once the machine runs. When the pipe closes
-# without it, `start` was killed (as Terraform does when it is interrupted) and nobody will ever know
-# of this machine. The inner shell's `exec` keeps its pid: what it writes is the pid of the server's
-# command. That runs in the foreground, because what a shell runs behind it ignores SIGINT, and so
-# would every job.
+# without it, `start` was killed (as Terraform does when it is interrupted), and nobody is going to
+# know of this machine. The inner shell's `exec` keeps its pid: what it writes is the pid of the
+# server's command. That runs in the foreground: what a shell runs in the background ignores SIGINT,
+# and so would every job.
 SUPERVISOR = """
 pid_file=$1 python=$2 program=$3 root=$4 id=$5
 shift 5

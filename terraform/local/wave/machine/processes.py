@@ -31,7 +31,7 @@ def process_table():
     if sys.platform != "linux":
         return table_from_ps()
     table = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208  (faster)
         if name.isdecimal() and (process := read_stat(int(name))) is not None:
             table[int(name)] = process
     return table
@@ -42,7 +42,7 @@ def read_stat(pid):
     try:
         # The second field, the program's name in brackets, may hold anything: count from its end.
         fields = Path(path, "stat").read_text(errors="replace").rpartition(")")[2].split()
-        uid = os.stat(path).st_uid
+        uid = Path(path).stat().st_uid
     except (FileNotFoundError, ProcessLookupError):
         return None
     return {
@@ -124,8 +124,7 @@ def members(machines, table):
         document[name]
         for document in machines
         for name in ("supervisor", "pid")
-        if document[name] in table
-        and table[document[name]]["token"] == document[f"{name}_started"]
+        if document[name] in table and table[document[name]]["token"] == document[f"{name}_started"]
     ]
     if os.geteuid() == 0:
         users = {document["job_user"] for document in machines}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from folder import (
@@ -120,7 +120,7 @@ def make_folder(root, order, secret):
     document = {key: order[key] for key in COPIED} | {
         "status": "pending",
         "username": username,
-        "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "job_user": job_user,
         "pid": None,
         "pid_started": None,
@@ -228,7 +228,7 @@ def boot(folder, order, seconds, console):
         cwd="/",
         env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
         start_new_session=True,
-        preexec_fn=prepare_supervisor,  # noqa: PLW1509  (this program has one thread)
+        preexec_fn=prepare_supervisor,
     )
     update_document(folder, supervisor=supervisor.pid, supervisor_started=started(supervisor.pid))
     deadline = time.monotonic() + START_SECONDS
@@ -282,7 +282,7 @@ def answers(address):
     """Whether an SSH server greets at `address`, a pair of host and port."""
     try:
         with socket.create_connection(address, timeout=2) as connection:
-            # All of the greeting: closing with some of it unread would be a reset, and an error there.
+            # All of the greeting: with some of it unread the server would see a reset.
             return connection.recv(256).startswith(b"SSH-")
     except OSError:
         return False

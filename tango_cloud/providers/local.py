@@ -1,0 +1,334 @@
+"""The local provider: machines that are SSH servers on this host's loopback.
+
+Needs no account, no plugin and no root. Terraform makes and removes machines with the program that
+stands in `terraform/local/wave/machine`; the inventory is that program's instance documents, one
+folder per machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from tango_cloud.core import tags
+from tango_cloud.core.errors import (
+    ConfigurationError,
+    Fault,
+    NextMove,
+    ProviderUnavailable,
+    ProvisioningError,
+    QuotaError,
+    TangoCloudError,
+    TerraformError,
+)
+from tango_cloud.core.model import (
+    Instance,
+    InstanceStatus,
+    MachineKey,
+    MachineRequest,
+    Market,
+    Offer,
+    Shape,
+)
+from tango_cloud.core.settings import Settings
+from tango_cloud.providers.local_host import Host, examine
+from tango_cloud.providers.protocol import Bootstrap, Check, Provider
+from tango_cloud.terraform.modules import modules_root
+
+NAME = "local"
+_STOP_SECONDS = 90
+_STOPS_AT_ONCE = 4
+_STATUSES = {
+    "pending": InstanceStatus.PENDING,
+    "running": InstanceStatus.RUNNING,
+    "stopping": InstanceStatus.STOPPING,
+}
+
+
+class PortTaken(ProvisioningError):
+    """Another server has the machine's port. The next machine gets another one."""
+
+    next_move = NextMove.RETRY
+
+
+_FAULTS: Sequence[tuple[str, type[TangoCloudError]]] = (
+    ("cannot listen on", PortTaken),
+    ("no space left on device", QuotaError),
+    ("cannot allocate memory", QuotaError),
+    ("too many open files", QuotaError),
+    ("resource temporarily unavailable", QuotaError),
+    ("disk quota exceeded", QuotaError),
+)
+"""What a failed start says, in lower case, and the class that names the caller's next move."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """`root` is the folder that is the cloud; several deployments may share it.
+
+    `server` and `isolate` "auto": bubblewrap if it works here, sshd if that is so and it is
+    installed, asyncssh's server else. `python` is the interpreter that starts machines; it must
+    have asyncssh for that server.
+    """
+
+    root: Path
+    server: Literal["auto", "sshd", "asyncssh"] = "auto"
+    isolate: Literal["auto", "yes", "no"] = "auto"
+    images: tuple[str, ...] = ("local.img",)
+    python: Path = field(default_factory=lambda: Path(sys.executable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """An instance document with the identity of the file it was read from."""
+
+    version: tuple[int, int]
+    content: Mapping[str, Any]
+
+
+class LocalProvider:
+    """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        self._options = options
+        self._root = options.root.expanduser().absolute()
+        self._lock = threading.Lock()
+        self._documents: dict[str, _Document] = {}
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def machine_resource(self) -> str:
+        return "terraform_data.machine"
+
+    @property
+    def machine_resource(self) -> str:
+        return "terraform_data.machine"
+
+    @property
+    def poll_interval(self) -> float:
+        return 0.05
+
+    @property
+    def compress(self) -> bool:
+        return False
+
+    def images(self) -> Sequence[str]:
+        return self._options.images
+
+    def offers(self, shape: Shape) -> Sequence[Offer]:
+        """This host, if it is big enough. Raises ConfigurationError when it is not."""
+        cores, memory_mib = os.cpu_count() or 1, psutil.virtual_memory().total >> 20
+        faults = []
+        if shape.image not in self._options.images:
+            known = ", ".join(self._options.images)
+            faults.append(Fault("image", f"there is no {shape.image!r} here", f"one of: {known}"))
+        if shape.cores is not None and shape.cores > cores:
+            faults.append(Fault("cores", f"{shape.cores} are asked for", f"at most {cores}"))
+        if shape.memory_mib is not None and shape.memory_mib > memory_mib:
+            faults.append(
+                Fault("memory", f"{shape.memory_mib} MiB are asked for", f"at most {memory_mib}")
+            )
+        if faults:
+            raise ConfigurationError(faults)
+        return [Offer(NAME, NAME, NAME, NAME, Market.ON_DEMAND, 0.0)]
+
+    def envelope_variables(self, deployment: str) -> Mapping[str, object]:
+        """Raises ConfigurationError when this host does not have what the options ask for."""
+        host = examine()
+        server, isolate = host.choose(self._options.server, self._options.isolate)
+        return {
+            "deployment": tags.encode(deployment),
+            "root": str(self._root),
+            # Not resolved: a virtual environment is known by the path it is called by.
+            "python": str(self._options.python.absolute()),
+            "server": server,
+            "isolate": isolate,
+            "addresses": host.addresses,
+        }
+
+    def user_data(self, bootstrap: Bootstrap) -> str:
+        return json.dumps(
+            {
+                "host_private_key": bootstrap.host_private_key,
+                "host_public_key": bootstrap.host_public_key,
+                "authorized_key": bootstrap.authorized_key,
+                "expires": _rfc3339(bootstrap.expires),
+            }
+        )
+
+    def wave_machines(self, requests: Iterable[MachineRequest]) -> Mapping[str, object]:
+        return {
+            request.uid: {
+                "image": request.shape.image,
+                "instance_type": request.offer.instance_type,
+                "zone": request.offer.zone,
+                "market": str(request.offer.market),
+                "disk_gib": request.shape.disk_gib,
+                "tags": dict(request.tags),
+                "expires": _rfc3339(request.expires),
+            }
+            for request in requests
+        }
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def instances(self, deployment: str) -> Sequence[Instance]:
+        """Reads each document once as long as it does not change: others' machines cost a look at
+        their file's date."""
+        wanted = tags.encode(deployment)
+        found = []
+        with self._lock:
+            self._documents = dict(self._read_all())
+            documents = self._documents
+        for instance_id, document in documents.items():
+            content = document.content
+            try:
+                if content["tags"].get(tags.DEPLOYMENT) == wanted:
+                    found.append(_instance(deployment, content))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                path = self._root / "instances" / instance_id
+                raise ProviderUnavailable(f"{path} is damaged: {error!r}") from error
+        return found
+
+    def _read_all(self) -> Iterable[tuple[str, _Document]]:
+        instances = self._root / "instances"
+        try:
+            # Not iterdir: with thousands of machines its objects cost more than the listing.
+            names = [name for name in os.listdir(instances) if name[0] != "."]  # noqa: PTH208
+        except FileNotFoundError:
+            return  # no machine was ever made here
+        except OSError as error:
+            raise ProviderUnavailable(f"{instances} cannot be listed: {error}") from error
+        for name in names:
+            path = f"{instances}/{name}/instance.json"
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                version = (status.st_mtime_ns, status.st_ino)
+                document = self._documents.get(name)
+                if document is None or document.version != version:
+                    document = _Document(version, json.loads(Path(path).read_bytes()))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # removed since the folder was listed
+            except (OSError, ValueError) as error:
+                raise ProviderUnavailable(f"{path} cannot be read: {error}") from error
+            yield name, document
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """Returns once they are gone. Raises ProviderUnavailable when one cannot be stopped."""
+        ids = sorted(set(instance_ids))
+        chunks = [ids[i::_STOPS_AT_ONCE] for i in range(min(_STOPS_AT_ONCE, len(ids)))]
+        with ThreadPoolExecutor(_STOPS_AT_ONCE) as pool:
+            # Every chunk is tried before the first failure is raised.
+            failures = [text for text in pool.map(self._stop, chunks) if text]
+        if failures:
+            raise ProviderUnavailable("; ".join(failures))
+
+    def _stop(self, ids: Sequence[str]) -> str:
+        """What went wrong; empty when nothing did."""
+        program = modules_root() / NAME / "wave" / "machine"
+        argv = [sys.executable, "-I", "-S", "-B", str(program), "stop", str(self._root), *ids]
+        try:
+            stopped = subprocess.run(
+                argv,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_STOP_SECONDS,
+                env={"LANG": "C.UTF-8"},
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"stopping local machines: {error}"
+        return stopped.stdout.strip()[-2000:] if stopped.returncode else ""
+
+    def classify(self, error: TerraformError) -> TangoCloudError:
+        text = str(error)
+        lowered = text.lower()
+        for sign, kind in _FAULTS:
+            if sign in lowered:
+                return kind(text)
+        return ProvisioningError(text)
+
+    def diagnose(self) -> Sequence[Check]:
+        return examine().diagnose(self._options.server, self._options.isolate)
+
+
+def from_settings(settings: Settings) -> Provider:
+    """The provider as the settings describe it: what the entry point names."""
+    local = settings.local
+    return LocalProvider(
+        LocalOptions(
+            root=local.root or settings.state_dir / NAME,
+            server=local.server,
+            isolate=local.isolate,
+            images=local.images,
+        )
+    )
+
+
+def _instance(deployment: str, document: Mapping[str, Any]) -> Instance:
+    """Raises KeyError, TypeError or ValueError when the document lacks something."""
+    machine_tags = document["tags"]
+    name = machine_tags[tags.NAME]
+    return Instance(
+        instance_id=document["instance_id"],
+        key=MachineKey(deployment, int(machine_tags[tags.ID]), tags.decode(name) or name),
+        uid=document["uid"],
+        wave=document["wave"],
+        image=document["image"],
+        status=_status(document),
+        address=document["address"],
+        port=int(document["port"]),
+        username=document["username"],
+        zone=document["zone"],
+        instance_type=document["instance_type"],
+        created=dt.datetime.fromisoformat(document["created"]),
+        expires=dt.datetime.fromisoformat(document["expires"]),
+    )
+
+
+def _status(document: Mapping[str, Any]) -> InstanceStatus:
+    pid = document["pid"]
+    if pid is not None and not _runs(int(pid), document["pid_started"]):
+        # Nobody lives in the folder any more; its supervisor is about to remove it.
+        return InstanceStatus.GONE
+    return _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
+
+
+def _runs(pid: int, token: str) -> bool:
+    """Whether the process with this number is still the one that the machine program saw.
+
+    On Linux `token` is the boot and the tick at which it started, the way that program writes it.
+    """
+    if sys.platform != "linux":
+        return psutil.pid_exists(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # The program's name in brackets may hold anything: count the fields from its end.
+    fields = stat.rpartition(b")")[2].split()
+    return fields[0] not in {b"Z", b"X"} and token.endswith(f":{fields[19].decode()}")
+
+
+def _rfc3339(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+__all__ = ["Host", "LocalOptions", "LocalProvider", "PortTaken", "from_settings"]

@@ -1,0 +1,310 @@
+"""What every provider must do, by the real runner on its real (or emulated) cloud.
+
+A provider's test module has a class that inherits `ProviderContract` and a fixture `cloud`, which
+gives a `Cloud` and asserts at its end that nothing is left.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from tango_cloud.core import tags
+from tango_cloud.core.errors import ConfigurationError, TangoCloudError, TerraformError
+from tango_cloud.core.model import Instance, InstanceStatus, MachineKey, MachineRequest, Shape
+from tango_cloud.providers.protocol import Bootstrap, Provider
+from tango_cloud.terraform import command
+from tango_cloud.terraform.events import Diagnostic, Event
+from tango_cloud.terraform.runner import Controls, Result
+from tango_cloud.terraform.workspace import Workspaces
+
+LIFE = dt.timedelta(minutes=15)
+"""How long a machine lives if a test leaves it."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A private key in OpenSSH's format, and its public half."""
+
+    private: str = field(repr=False)
+    public: str
+
+    @classmethod
+    def make(cls) -> Keys:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        return cls(key.export_private_key().decode(), key.export_public_key().decode().strip())
+
+
+@dataclass
+class Wave:
+    """Machines made by one apply. `errors` holds what Terraform said of each that failed."""
+
+    name: str
+    deployment: str
+    stack: Path
+    requests: Sequence[MachineRequest]
+    host_keys: Mapping[str, Keys]
+    result: Result | None = None
+    failure: TerraformError | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def uids(self) -> Sequence[str]:
+        return [request.uid for request in self.requests]
+
+
+@dataclass
+class Cloud:
+    """A provider, and what it takes to make machines with it.
+
+    `resource` is the address of the wave module's machines. `spoil` turns a request into one that
+    cannot be fulfilled. `gone_within` is how many seconds a removal may take.
+    """
+
+    provider: Provider
+    workspaces: Workspaces
+    folder: Path
+    spoil: Callable[[MachineRequest], MachineRequest]
+    resource: str
+    gone_within: float
+    client: Keys = field(default_factory=Keys.make)
+
+    def envelope(self, deployment: str) -> object:
+        workspace = self.workspaces.open(
+            self.provider.name, "envelope", environment=self.provider.environment()
+        )
+        variables = self.provider.envelope_variables(deployment)
+        return workspace.apply(self.folder / f"envelope-{deployment}", variables).outputs[
+            "envelope"
+        ]
+
+    def remove_envelope(self, deployment: str) -> None:
+        workspace = self.workspaces.open(
+            self.provider.name, "envelope", environment=self.provider.environment()
+        )
+        workspace.destroy(self.folder / f"envelope-{deployment}")
+
+    def wave(
+        self,
+        deployment: str,
+        count: int,
+        *,
+        spoilt: Collection[int] = (),
+        life: dt.timedelta = LIFE,
+        name: str = "pool",
+        change: Callable[[MachineRequest], MachineRequest] = lambda request: request,
+    ) -> Wave:
+        """Make machines; those whose numbers are in `spoilt` cannot be made."""
+        wave = f"w{secrets.token_hex(4)}"
+        host_keys = {secrets.token_hex(6): Keys.make() for _ in range(count)}
+        requests = [
+            change(self._request(deployment, wave, 1000 + number, uid, keys, life, name))
+            for number, (uid, keys) in enumerate(host_keys.items())
+        ]
+        requests = [self.spoil(r) if n in spoilt else r for n, r in enumerate(requests)]
+        made = Wave(wave, deployment, self.folder / wave, requests, host_keys)
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Diagnostic) and event.is_error:
+                made.errors[event.key] = str(event)
+
+        try:
+            made.result = self._open().apply(
+                made.stack,
+                {
+                    "deployment": tags.encode(deployment),
+                    "wave": wave,
+                    "machines": self.provider.wave_machines(requests),
+                    "envelope": self.envelope(deployment),
+                },
+                {"user_data": {request.uid: request.user_data for request in requests}},
+                parallelism=max(count, 1),
+                controls=Controls(on_event=on_event),
+            )
+        except TerraformError as error:
+            made.failure = error
+        return made
+
+    def destroy(self, wave: Wave, uids: Collection[str] | None = None) -> None:
+        """By Terraform: these machines of the wave, or all."""
+        targets = [command.address(self.resource, uid) for uid in wave.uids if uid in (uids or ())]
+        if uids is None or targets:
+            self._open().destroy(wave.stack, targets, parallelism=max(len(wave.uids), 1))
+
+    def resources(self, wave: Wave) -> Sequence[str]:
+        return self._open().resources(wave.stack)
+
+    def listed(self, deployment: str) -> Mapping[str, Instance]:
+        """Live instances by uid."""
+        return {
+            instance.uid: instance
+            for instance in self.provider.instances(deployment)
+            if instance.status is not InstanceStatus.GONE
+        }
+
+    def wait_until(self, deployment: str, uids: Collection[str]) -> None:
+        """Wait until exactly these live."""
+        deadline = time.monotonic() + self.gone_within
+        while set(self.listed(deployment)) != set(uids):
+            assert time.monotonic() < deadline, (self.listed(deployment), uids)
+            time.sleep(self.provider.poll_interval)
+
+    def _open(self):  # type: ignore[no-untyped-def]
+        return self.workspaces.open(
+            self.provider.name, "wave", environment=self.provider.environment()
+        )
+
+    def _request(
+        self,
+        deployment: str,
+        wave: str,
+        number: int,
+        uid: str,
+        keys: Keys,
+        life: dt.timedelta,
+        name: str,
+    ) -> MachineRequest:
+        shape = Shape(self.provider.images()[0])
+        now = dt.datetime.now(dt.UTC)
+        expires = now + life
+        return MachineRequest(
+            uid=uid,
+            key=MachineKey(deployment, number, name),
+            shape=shape,
+            offer=self.provider.offers(shape)[0],
+            tags={
+                tags.DEPLOYMENT: tags.encode(deployment),
+                tags.ID: str(number),
+                tags.NAME: tags.encode(name),
+                tags.UID: uid,
+                tags.WAVE: wave,
+                tags.IMAGE: tags.encode(shape.image),
+                tags.CREATED: str(int(now.timestamp())),
+                tags.EXPIRES: str(int(expires.timestamp())),
+            },
+            expires=expires,
+            user_data=self.provider.user_data(
+                Bootstrap(keys.private, keys.public, self.client.public, expires)
+            ),
+        )
+
+
+class ProviderContract:
+    """Inherit this; the class needs a fixture `cloud`."""
+
+    def test_a_wave_is_in_the_inventory_with_everything_asked_for(self, cloud: Cloud) -> None:
+        name = "pool/Ünïcode 1"
+        wave = cloud.wave("prod", 3, name=name)
+        assert wave.failure is None
+        assert wave.result is not None
+        listed = cloud.listed("prod")
+        assert set(listed) == set(wave.uids)
+        outputs = wave.result.outputs["machines"]
+        assert isinstance(outputs, Mapping)
+        for request in wave.requests:
+            instance = listed[request.uid]
+            assert instance.key == request.key
+            assert instance.wave == wave.name
+            assert instance.image == request.shape.image
+            assert (instance.zone, instance.instance_type) == (
+                request.offer.zone,
+                request.offer.instance_type,
+            )
+            assert instance.status in {InstanceStatus.PENDING, InstanceStatus.RUNNING}
+            assert abs(instance.expires - request.expires) < dt.timedelta(seconds=1)
+            assert abs(instance.created - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=5)
+            assert outputs[request.uid]["instance_id"] == instance.instance_id
+
+    def test_deployments_see_their_own_and_nothing_else(self, cloud: Cloud) -> None:
+        waves = {name: cloud.wave(name, 1) for name in ("prod", "prod-2", "pro", "Prod")}
+        for name, wave in waves.items():
+            assert set(cloud.listed(name)) == set(wave.uids), name
+        assert cloud.listed("prod-") == {}
+        assert cloud.listed("") == {}
+
+    def test_nothing_was_ever_made_is_an_empty_inventory(self, cloud: Cloud) -> None:
+        assert cloud.provider.instances("prod") == []
+
+    def test_one_bad_machine_does_not_fail_its_neighbours(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 3, spoilt={1})
+        bad = wave.uids[1]
+        assert wave.failure is not None
+        assert set(wave.errors) == {bad}, "the error names the machine that it is about"
+        assert set(cloud.listed("prod")) == set(wave.uids) - {bad}
+        assert isinstance(cloud.provider.classify(wave.failure), TangoCloudError)
+        # What is removed next is what was claimed, the bad one too.
+        cloud.destroy(wave, wave.uids)
+        cloud.wait_until("prod", ())
+        assert cloud.resources(wave) == []
+
+    def test_destroy_by_target_leaves_the_neighbours_alone(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 3)
+        before = cloud.listed("prod")
+        cloud.destroy(wave, wave.uids[:1])
+        cloud.wait_until("prod", wave.uids[1:])
+        after = cloud.listed("prod")
+        assert after == {uid: before[uid] for uid in wave.uids[1:]}
+        assert cloud.resources(wave) == sorted(
+            command.address(cloud.resource, uid) for uid in wave.uids[1:]
+        )
+        cloud.destroy(wave, wave.uids[:2])
+        cloud.destroy(wave)
+        cloud.wait_until("prod", ())
+        assert cloud.resources(wave) == []
+
+    def test_terminate_is_direct_and_idempotent(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 3)
+        ids = [cloud.listed("prod")[uid].instance_id for uid in wave.uids]
+        cloud.provider.terminate([ids[0], ids[0]])
+        cloud.wait_until("prod", wave.uids[1:])
+        cloud.provider.terminate(ids)
+        cloud.provider.terminate(ids)
+        cloud.wait_until("prod", ())
+        cloud.provider.terminate([])
+        # Terraform still has them in its state: they are gone for it without an error.
+        cloud.destroy(wave)
+        assert cloud.resources(wave) == []
+
+    def test_waves_do_not_wait_for_each_other(self, cloud: Cloud) -> None:
+        first, second = cloud.wave("prod", 1), cloud.wave("prod", 1)
+        cloud.destroy(first)
+        cloud.wait_until("prod", second.uids)
+
+    def test_no_secret_is_in_a_state(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 1)
+        secret = wave.host_keys[wave.uids[0]].private.splitlines()[2]
+        files = [path for path in wave.stack.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if secret in path.read_text()]
+
+    def test_an_image_that_is_not_there_is_refused(self, cloud: Cloud) -> None:
+        with pytest.raises(ConfigurationError, match="image"):
+            cloud.provider.offers(Shape("no-such-image"))
+
+    def test_a_shape_that_no_instance_type_has_is_refused(self, cloud: Cloud) -> None:
+        image = cloud.provider.images()[0]
+        with pytest.raises(ConfigurationError):
+            cloud.provider.offers(Shape(image, cores=1_000_000, memory_mib=1 << 40))
+
+    def test_an_expired_machine_ends_although_none_of_us_lives(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 1, life=dt.timedelta(seconds=3))
+        assert wave.failure is None
+        cloud.wait_until("prod", ())
+
+    def test_a_machine_that_is_no_longer_there_is_no_error(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 2)
+        cloud.provider.terminate([cloud.listed("prod")[wave.uids[0]].instance_id])
+        cloud.destroy(wave, wave.uids)
+        cloud.wait_until("prod", ())
+
+
+def spoil_user_data(request: MachineRequest) -> MachineRequest:
+    """A machine that is told nothing at its start."""
+    return replace(request, user_data="{}")
