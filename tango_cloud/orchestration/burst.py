@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -95,31 +96,42 @@ class Burst:
         """
         for numbered in enumerate(jobs):
             self._jobs.put(numbered)
-        keys = [self._request() for _ in range(min(machines, len(jobs)))]
-        errors: list[TangoCloudError] = []
-        workers = [
-            threading.Thread(target=self._serve, args=(key, errors), name=f"worker-{key}")
-            for key in keys
-        ]
-        for worker in workers:
-            worker.start()
+        # All work is done in other threads: Ctrl-C, which only ever strikes the main one, then
+        # finds nothing half-done.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="burst")
+        working = pool.submit(self._work, min(machines, len(jobs)))
+        pool.shutdown(wait=False)
         try:
-            for worker in workers:
-                worker.join()
-        except BaseException:
-            self._stop_and_wait(workers)
+            working.result()
+        except KeyboardInterrupt:
+            self._stop_and_wait(working)
             raise
-        if errors:
-            raise errors[0]
         return [self._results.get(n) or self._unrun(job) for n, job in enumerate(jobs)]
 
-    def _stop_and_wait(self, workers: Sequence[threading.Thread]) -> None:
+    def _stop_and_wait(self, working: Future[None]) -> None:
         try:
             self.cancel()
-            for worker in workers:
-                worker.join()
+            working.exception()
         except KeyboardInterrupt as again:
             raise InterruptedTwice from again
+
+    def _work(self, machines: int) -> None:
+        """Serve every job. Raises what concerns them all, once no machine is left."""
+        errors: list[TangoCloudError] = []
+        workers: list[threading.Thread] = []
+        try:
+            for _ in range(machines):
+                key = self._request()
+                worker = threading.Thread(target=self._serve, args=(key, errors), name=str(key))
+                worker.start()
+                workers.append(worker)
+        except TangoCloudError as error:
+            self._stop.set()
+            errors.append(error)
+        for worker in workers:
+            worker.join()
+        if errors:
+            raise errors[0]
 
     def cancel(self) -> None:
         """Stop what runs and start nothing more. `run` then returns once the machines are gone."""
@@ -128,7 +140,7 @@ class Burst:
         with self._lock:
             running = list(self._running.values())
         for session in running:
-            session.cancel()
+            session.close()  # the machine then stops the job
 
     def _request(self) -> MachineKey:
         plan = self._plan
@@ -191,6 +203,8 @@ class Burst:
         with self._lock:
             self._running[key] = session
         try:
+            if self._stop.is_set():
+                raise MachineUnreachable("cancelled")  # just before `cancel` could see the session
             return execute(
                 job,
                 session,

@@ -115,10 +115,6 @@ class LocalProvider:
         return "terraform_data.machine"
 
     @property
-    def machine_resource(self) -> str:
-        return "terraform_data.machine"
-
-    @property
     def poll_interval(self) -> float:
         return 0.05
 

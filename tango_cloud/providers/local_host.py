@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ class Host:
     """Each fault is in words, and empty where there is none."""
 
     sshd_fault: str
+    account_fault: str
+    """Why sshd would let nobody in here when it is not isolated and uses this host's accounts."""
     bwrap_fault: str
     addresses: str
     """Loopback addresses that machines may have, in CIDR notation."""
@@ -36,15 +39,14 @@ class Host:
     def choose(self, server: ServerChoice, isolate: IsolateChoice) -> tuple[Server, bool]:
         """The server, and whether it is isolated. Raises ConfigurationError when that cannot be."""
         faults = []
+        isolated = isolate == "yes" or (isolate == "auto" and not self.bwrap_fault)
         if isolate == "yes" and self.bwrap_fault:
             faults.append(Fault("local.isolate", self.bwrap_fault, f"auto or no, or: {INSTALL}"))
-        if server == "sshd" and self.sshd_fault:
-            faults.append(
-                Fault("local.server", self.sshd_fault, f"auto or asyncssh, or: {INSTALL}")
-            )
+        fault = self.sshd_fault or ("" if isolated else self.account_fault)
+        if server == "sshd" and fault:
+            faults.append(Fault("local.server", fault, f"auto or asyncssh, or: {INSTALL}"))
         if faults:
             raise ConfigurationError(faults)
-        isolated = isolate == "yes" or (isolate == "auto" and not self.bwrap_fault)
         if server != "auto":
             return server, isolated
         # Alone, sshd isolates no better than asyncssh, and depends on the host's accounts.
@@ -83,6 +85,7 @@ def examine() -> Host:
     linux = sys.platform == "linux"
     return Host(
         sshd_fault=_sshd_fault() if linux else "only used on Linux",
+        account_fault=_account_fault(),
         bwrap_fault=_bwrap_fault() if linux else "bubblewrap is for Linux only",
         addresses="127.64.0.0/10" if linux else "127.0.0.1/32",
     )
@@ -91,6 +94,22 @@ def examine() -> Host:
 def _sshd_fault() -> str:
     missing = [name for name in ("sshd", "timeout") if _which(name) is None]
     return f"{' and '.join(missing)} not installed" if missing else ""
+
+
+def _account_fault() -> str:
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return f"user {os.geteuid()} has no entry in passwd"
+    if Path(account.pw_shell).name in {"nologin", "false"}:
+        return f"{account.pw_name} has {account.pw_shell} as login shell"
+    try:
+        shadow = Path("/etc/shadow").read_text(errors="replace")
+    except OSError:
+        return ""  # sshd, as the same user, cannot look either
+    if any(line.startswith(f"{account.pw_name}:!") for line in shadow.splitlines()):
+        return f"the account {account.pw_name} is locked"
+    return ""
 
 
 def _bwrap_fault() -> str:

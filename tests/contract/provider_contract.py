@@ -23,7 +23,7 @@ from tango_cloud.providers.protocol import Bootstrap, Provider
 from tango_cloud.terraform import command
 from tango_cloud.terraform.events import Diagnostic, Event
 from tango_cloud.terraform.runner import Controls, Result
-from tango_cloud.terraform.workspace import Workspaces
+from tango_cloud.terraform.workspace import Workspace, Workspaces
 
 LIFE = dt.timedelta(minutes=15)
 """How long a machine lives if a test leaves it."""
@@ -64,17 +64,18 @@ class Wave:
 class Cloud:
     """A provider, and what it takes to make machines with it.
 
-    `resource` is the address of the wave module's machines. `spoil` turns a request into one that
-    cannot be fulfilled. `gone_within` is how many seconds a removal may take.
+    `spoil` turns a request into one that cannot be fulfilled. `gone_within` is how many seconds a
+    removal may take.
     """
 
     provider: Provider
     workspaces: Workspaces
     folder: Path
     spoil: Callable[[MachineRequest], MachineRequest]
-    resource: str
     gone_within: float
     client: Keys = field(default_factory=Keys.make)
+    made: list[str] = field(default_factory=list)
+    """The uids of all machines ever asked for."""
 
     def envelope(self, deployment: str) -> object:
         workspace = self.workspaces.open(
@@ -109,6 +110,7 @@ class Cloud:
             for number, (uid, keys) in enumerate(host_keys.items())
         ]
         requests = [self.spoil(r) if n in spoilt else r for n, r in enumerate(requests)]
+        self.made += host_keys
         made = Wave(wave, deployment, self.folder / wave, requests, host_keys)
 
         def on_event(event: Event) -> None:
@@ -134,7 +136,11 @@ class Cloud:
 
     def destroy(self, wave: Wave, uids: Collection[str] | None = None) -> None:
         """By Terraform: these machines of the wave, or all."""
-        targets = [command.address(self.resource, uid) for uid in wave.uids if uid in (uids or ())]
+        targets = [
+            command.address(self.provider.machine_resource, uid)
+            for uid in wave.uids
+            if uid in (uids or ())
+        ]
         if uids is None or targets:
             self._open().destroy(wave.stack, targets, parallelism=max(len(wave.uids), 1))
 
@@ -156,7 +162,7 @@ class Cloud:
             assert time.monotonic() < deadline, (self.listed(deployment), uids)
             time.sleep(self.provider.poll_interval)
 
-    def _open(self):  # type: ignore[no-untyped-def]
+    def _open(self) -> Workspace:
         return self.workspaces.open(
             self.provider.name, "wave", environment=self.provider.environment()
         )
@@ -252,7 +258,7 @@ class ProviderContract:
         after = cloud.listed("prod")
         assert after == {uid: before[uid] for uid in wave.uids[1:]}
         assert cloud.resources(wave) == sorted(
-            command.address(cloud.resource, uid) for uid in wave.uids[1:]
+            command.address(cloud.provider.machine_resource, uid) for uid in wave.uids[1:]
         )
         cloud.destroy(wave, wave.uids[:2])
         cloud.destroy(wave)

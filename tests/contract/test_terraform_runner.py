@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -88,9 +87,16 @@ def _script(tmp_path: Path, text: str, **options: float) -> Terraform:
 
 
 def _dead(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return True
+    """Whether the process is dead, or is so within a moment: SIGKILL does not wait."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_apply_streams_events_and_destroy_removes(workspace: Workspace, tmp_path: Path) -> None:

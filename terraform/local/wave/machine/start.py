@@ -94,7 +94,7 @@ def make_folder(root, order, secret):
     remove_tree(staging)
     isolated, as_root = order["isolate"], os.geteuid() == 0
     job_user = FIRST_JOB_USER + int(order["uid"], 16) % JOB_USERS if as_root else None
-    inside = INSIDE if isolated else folder / "inside"
+    inside = seen_as(folder, order)
     staging.mkdir(mode=0o700)
     (staging / "inside").mkdir(mode=0o755)
     for name in ("etc", "home", "run", "work"):
@@ -130,6 +130,11 @@ def make_folder(root, order, secret):
     write_document(staging, document)
     staging.rename(folder)
     return folder
+
+
+def seen_as(folder, order):
+    """Where the machine itself sees `folder`/inside."""
+    return INSIDE if order["isolate"] else folder / "inside"
 
 
 def describe(order, inside, work_dir, job_user, username):
@@ -226,7 +231,8 @@ def boot(folder, order, seconds, console):
         stdout=console,
         stderr=console,
         cwd="/",
-        env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
+        # A home, because the user may have no entry that tells of one.
+        env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", "HOME": f"{seen_as(folder, order)}/home"},
         start_new_session=True,
         preexec_fn=prepare_supervisor,
     )
@@ -264,7 +270,7 @@ def check_free(address):
 
 def server_argv(folder, order):
     """The command line of the machine's server, with its isolation around it."""
-    inside = INSIDE if order["isolate"] else folder / "inside"
+    inside = seen_as(folder, order)
     if order["server"] == "sshd":
         # With its full path, which it starts again for each connection.
         argv = [which("sshd"), "-D", "-e", "-f", str(inside / "etc" / "sshd_config")]

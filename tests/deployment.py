@@ -1,0 +1,150 @@
+"""A deployment on real parts, of its own for a test, and the proof that nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+CHECKOUT = Path(__file__).parents[1]
+EXAMPLES = CHECKOUT / "examples"
+_LONG = 120.0
+
+
+@dataclass
+class Deployment:
+    """A state folder, a working folder, and the environment that names both."""
+
+    folder: Path
+    environment: dict[str, str]
+    marks: list[str] = field(default_factory=list)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tango_cloud", *arguments]
+
+    def run(
+        self, *arguments: str, seconds: float = _LONG, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`tango-cloud ARGUMENTS` to its end; `more` is added to its environment."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment | more,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def python(self, code: str, *arguments: str) -> subprocess.Popen[str]:
+        """Another process of the deployment: Python code that uses the package."""
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def job(self, name: str, makefile: str) -> str:
+        """A job directory; returns its path."""
+        directory = self.folder / "jobs" / name
+        directory.mkdir(parents=True)
+        (directory / "Makefile").write_text(makefile)
+        return str(directory)
+
+    def sleeper(self, name: str, before: str = "true", seconds: int = 600) -> tuple[str, str]:
+        """A job that sleeps. Returns its directory, and an argument that only its process has."""
+        mark = f"{seconds}.{secrets.randbelow(10**12):012}"
+        self.marks.append(mark)
+        return self.job(name, f"all:\n\t{before}\n\t@sleep {mark}\n"), mark
+
+    def wait_until_running(self, mark: str, seconds: float = 60) -> psutil.Process:
+        """Return once a process has `mark` among its arguments."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for process in psutil.process_iter():
+                if _tells(process, mark):
+                    return process
+            time.sleep(0.02)
+        raise AssertionError(f"no process with the argument {mark}")
+
+    def instances(self) -> list[Path]:
+        folder = self.folder / "state" / "local" / "instances"
+        return sorted(folder.iterdir()) if folder.exists() else []
+
+    def waves(self) -> list[Path]:
+        return sorted((self.folder / "state").glob("*/waves/*"))
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that was started for this deployment: its folder, or a mark of its jobs, is
+        in the command line, environment or working directory.
+        """
+        marks = [str(self.folder), *self.marks]
+        return [
+            process
+            for process in psutil.process_iter()
+            if process.pid != os.getpid() and any(_tells(process, mark) for mark in marks)
+        ]
+
+    def assert_nothing_left(self) -> None:
+        deadline = time.monotonic() + 5  # a process that has just been killed may linger
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [p.cmdline() for p in left if p.is_running()]
+        assert not self.instances()
+        assert not self.waves()
+
+
+def make_deployment(folder: Path, **more: str) -> Deployment:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TANGO_CLOUD_", "TF_", "AWS_", "GOOGLE_"))
+    }
+    environment |= {
+        "TANGO_CLOUD_STATE_DIR": str(folder / "state"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "PYTHONPATH": str(CHECKOUT),
+        # Without a terminal to fit, help texts are as wide as this.
+        "COLUMNS": "200",
+        **more,
+    }
+    return Deployment(folder, environment)
+
+
+def _tells(process: psutil.Process, mark: str) -> bool:
+    try:
+        told = [*process.cmdline(), *process.environ().values(), process.cwd()]
+    except psutil.Error:
+        return False
+    return any(mark in text for text in told)
+
+
+def clean(deployment: Deployment) -> None:
+    """After a failed test too: by the pids found, never by name."""
+    for process in deployment.processes():
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+    shutil.rmtree(deployment.folder / "state", ignore_errors=True)

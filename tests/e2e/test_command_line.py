@@ -1,0 +1,241 @@
+"""The command line on real machines: what it prints, what it answers, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ..deployment import EXAMPLES, Deployment
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [{}, {"TANGO_CLOUD_LOCAL__SERVER": "asyncssh", "TANGO_CLOUD_LOCAL__ISOLATE": "no"}],
+    indirect=True,
+    ids=["best", "asyncssh"],
+)
+def test_the_main_job(deployment: Deployment) -> None:
+    names = ("c-calculator", "python-grader", "loud")
+    done = deployment.run("run", *(str(EXAMPLES / name) for name in names), "--json")
+    results = {row["job"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 1, done.stderr
+    assert {name: results[name]["status"] for name in names} == {
+        "c-calculator": "passed",
+        "python-grader": "failed",
+        "loud": "passed",
+    }
+    assert results["python-grader"]["exit_status"] == 2
+    assert len({row["machine"] for row in results.values()}) == 3
+    output = deployment.folder / "output"
+    assert (output / "c-calculator.txt").read_text().endswith("all tests passed\n")
+    assert '"palindrome": 25' in (output / "python-grader.txt").read_text()
+    loud = (output / "loud.txt").read_bytes()
+    assert loud.startswith(b"Autodriver: Job exited with status 0\n")
+    assert len(loud) > 5_000_000
+    assert loud.endswith(b"  200000: smallest factor 2\n")
+
+
+def test_piped_results_are_one_plain_line_each(deployment: Deployment) -> None:
+    jobs = [deployment.job(name, "all:\n\t@echo hello\n") for name in ("one", "two")]
+    done = deployment.run("run", *jobs, "--machines", "1")
+    assert done.returncode == 0
+    header, *rows = done.stdout.splitlines()
+    assert header.split()[:2] == ["job", "status"]
+    assert [row.split()[:3] for row in rows] == [["one", "passed", "0"], ["two", "passed", "0"]]
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_faults_of_all_jobs_are_told_before_anything_is_made(deployment: Deployment) -> None:
+    good = deployment.job("good", "all:\n\ttrue\n")
+    bad = Path(deployment.job("bad", ""))
+    (bad / "Makefile").unlink()
+    (bad / "leak").symlink_to("/etc/hostname")
+    done = deployment.run("run", good, str(bad), str(deployment.folder / "missing"))
+    assert done.returncode == 2
+    for told in ("no Makefile", "leads out of the job directory", "missing: not a directory"):
+        assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (deployment.folder / "state" / "local").exists()
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "abc"])
+def test_a_nonsensical_time_limit_is_a_usage_error(deployment: Deployment, timeout: str) -> None:
+    job = deployment.job("job", "all:\n\ttrue\n")
+    done = deployment.run("run", job, "--timeout", timeout)
+    assert done.returncode == 2
+    assert "timeout" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--image", "nope.img"], "nope.img"),
+        (["--cores", "99999"], "cores"),
+        (["--provider", "nowhere"], "no such provider: nowhere"),
+    ],
+)
+def test_what_cannot_be_had_is_said(deployment: Deployment, options: list[str], told: str) -> None:
+    done = deployment.run("run", deployment.job("job", "all:\n\ttrue\n"), *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_jobs_of_one_name_are_refused(deployment: Deployment) -> None:
+    first = deployment.job("hw1/alice", "all:\n\ttrue\n")
+    second = deployment.job("hw2/alice", "all:\n\ttrue\n")
+    done = deployment.run("run", first, second)
+    assert done.returncode == 2
+    assert "two jobs have this name" in done.stderr
+
+
+def test_a_time_out_is_a_failed_job_not_a_failed_run(deployment: Deployment) -> None:
+    done = deployment.run("run", deployment.sleeper("slow")[0], "--timeout", "1", "--json")
+    assert done.returncode == 1
+    row = json.loads(done.stdout)[0]
+    assert (row["status"], row["exit_status"]) == ("timed out", None)
+    output = (deployment.folder / "output" / "slow.txt").read_text()
+    assert output.startswith("Autodriver: Job timed out after 1 seconds\n")
+
+
+def test_kept_machines_are_listed_told_about_and_destroyed(deployment: Deployment) -> None:
+    job = deployment.job("job", "all:\n\ttrue\n")
+    assert deployment.run("run", job, "--keep").returncode == 0
+    listed = json.loads(deployment.run("vms", "--json").stdout)
+    assert [(vm["id"], vm["state"]) for vm in listed] == [(100000, "ready")]
+    assert listed[0]["instance_name"] == "tango-100000-local"
+    assert "100000" in deployment.run("vms").stdout
+    missing = deployment.run("destroy", "4711")
+    assert (missing.returncode, "no such machine" in missing.stderr) == (2, True)
+    assert deployment.run("destroy", "100000").returncode == 0
+    assert json.loads(deployment.run("vms", "--json").stdout) == []
+    story = json.loads(deployment.run("history", "100000", "--json").stdout)
+    assert [event["event"] for event in story] == [
+        "requested", "creating", "starting", "ready", "destroying", "gone",
+    ]  # fmt: skip
+
+
+def test_destroy_wants_to_know_what(deployment: Deployment) -> None:
+    done = deployment.run("destroy")
+    assert (done.returncode, "either machine ids, or --all" in done.stderr) == (2, True)
+    assert deployment.run("destroy", "--all").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_leaves_nothing(deployment: Deployment, number: signal.Signals) -> None:
+    job, mark = deployment.sleeper("slow")
+    process = deployment.start("run", job)
+    deployment.wait_until_running(mark)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "nothing is left" in told
+
+
+def test_interrupted_while_machines_are_made_it_leaves_nothing(deployment: Deployment) -> None:
+    jobs = [deployment.sleeper(f"slow{n}")[0] for n in range(4)]
+    process = deployment.start("run", *jobs)
+    deadline = time.monotonic() + 30
+    while not deployment.waves() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=90)
+    assert process.returncode == 130, told
+
+
+def test_killed_outright_its_machines_are_found_and_destroyed(deployment: Deployment) -> None:
+    job, mark = deployment.sleeper("slow")
+    process = deployment.start("run", job)
+    deployment.wait_until_running(mark)
+    process.kill()
+    process.communicate()
+    assert len(json.loads(deployment.run("vms", "--json").stdout)) == 1
+    done = deployment.run("destroy", "--all")
+    assert (done.returncode, done.stdout) == (0, "gone: tango-100000-local\n")
+
+
+def test_without_a_ledger_orphans_are_still_found_by_their_tags(deployment: Deployment) -> None:
+    assert deployment.run("run", deployment.job("job", "all:\n\ttrue\n"), "--keep").returncode == 0
+    for file in (deployment.folder / "state").glob("ledger.*"):
+        file.unlink()
+    for folder in deployment.waves():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert json.loads(deployment.run("vms", "--json").stdout)[0]["state"] == "orphan"
+    assert deployment.run("destroy", "--all").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo 'Terraform v0.12.31'", "0.12.31"),
+        ("exit 7", "does not tell its version"),
+    ],
+)
+def test_a_terraform_of_no_use_is_named_with_the_remedy(
+    deployment: Deployment, script: str, told: str
+) -> None:
+    fake = deployment.folder / "terraform"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    job = deployment.job("job", "all:\n\ttrue\n")
+    done = deployment.run("run", job, TANGO_CLOUD_TERRAFORM__BINARY=str(fake))
+    assert done.returncode == 3
+    assert told in done.stdout + done.stderr
+    assert "pip install 'tango-cloud[terraform]'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_terraform_failing_after_it_made_the_machines_costs_nobody_a_job(
+    deployment: Deployment,
+) -> None:
+    fake = deployment.folder / "terraform"
+    fake.write_text(
+        '#!/bin/sh\nterraform "$@" || exit\ncase "$*" in *-destroy*) ;; *waves*) exit 1 ;; esac\n'
+    )
+    fake.chmod(0o755)
+    job = deployment.job("job", "all:\n\ttrue\n")
+    done = deployment.run("run", job, TANGO_CLOUD_TERRAFORM__BINARY=str(fake))
+    assert done.returncode == 0, done.stderr
+
+
+def test_doctor_finds_all_well(deployment: Deployment) -> None:
+    done = deployment.run("doctor", "--json")
+    checks = {check["subject"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert all(check["ok"] for check in checks.values())
+    assert "made, reached and destroyed" in checks["a machine"]["finding"]
+    assert "level" in checks["job isolation"]["finding"]
+
+
+def test_doctor_reports_faults_with_their_remedies(deployment: Deployment) -> None:
+    done = deployment.run("doctor", "--no-probe", TANGO_CLOUD_TERRAFORM__BINARY="/does/not/exist")
+    assert done.returncode == 1
+    assert "pip install 'tango-cloud[terraform]'" in done.stdout
+    broken = deployment.run("doctor", TANGO_CLOUD_JOB__PROCESSES="none")
+    assert broken.returncode == 1
+    assert "job.processes" in broken.stdout
+
+
+def test_help_has_examples_and_completion_exists(deployment: Deployment) -> None:
+    text = deployment.run("--help").stdout
+    for command in ("run", "vms", "destroy", "doctor", "history"):
+        assert command in text
+        assert "Example" in deployment.run(command, "--help").stdout
+    shown = deployment.run("--show-completion", SHELL="/bin/bash", _TYPER_COMPLETE_TEST="1")
+    assert "complete" in shown.stdout.lower()
+
+
+def test_a_broken_settings_file_is_told_without_a_traceback(deployment: Deployment) -> None:
+    (deployment.folder / "tango-cloud.toml").write_text("prefix = 7\n[job]\ntime = 1\n")
+    done = deployment.run("vms")
+    assert done.returncode == 2
+    assert "prefix" in done.stderr
+    assert "job.time" in done.stderr
+    assert "Traceback" not in done.stderr
