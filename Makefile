@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench wheel clean
+.PHONY: help demo test check format bench wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,9 +22,10 @@ $(BIN)/.dev: $(BIN)/.user
 	@touch $@
 
 demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
-	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --output output || test $$? -eq 1
+	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --machines 3 --output output --show 12 || test $$? -eq 1
 
-test: $(BIN)/.dev ## Run the tests
+test: $(BIN)/.dev ## Set up and run the tests (ARGS="-k name" for some of them)
+	@sh tests/install-servers.sh
 	$(BIN)/pytest $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
@@ -41,6 +42,9 @@ format: $(BIN)/.dev ## Format Python and Terraform
 
 wheel: $(BIN)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
+
+docs: $(BIN)/.dev ## Write docs/settings.md from the settings
+	$(BIN)/python docs/render_settings.py docs/settings.md
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

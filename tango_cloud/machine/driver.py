@@ -73,7 +73,7 @@ class Driver:
                 sandbox.go(limits)
             ended, usage = self._attend(woken, watch, began, began + limits.wall_seconds)
             wall_seconds = time.monotonic() - began
-        if os.WIFSIGNALED(ended) and not processes.end_descendants(_END_SECONDS, self._spared):
+        if not processes.end_descendants(_END_SECONDS, self._spared):
             raise Failure(DAMAGED, "processes of the job cannot be killed")
         self._drain()
         if not self.stopped:
@@ -97,10 +97,7 @@ class Driver:
     def _attend(
         self, woken: int, watch: DiskWatch, began: float, deadline: float
     ) -> tuple[int, Any]:
-        """Serve the job's output, its limits and the connection until its first process ends.
-
-        That process outlives all others of the job, unless it was killed.
-        """
+        """Serve the job's output, its limits and the connection until its first process ends."""
         reader = self._sandbox.output
         self._next_tick = began + _TICK_SECONDS
         reading = [reader, woken, self._wire.source]

@@ -1,13 +1,12 @@
 """A job's output: its first bytes, its last bytes, and how many there were in all.
 
-Two files hold it, whatever a job prints: the spool takes the first `limit` bytes, the ring the last
-half of `limit`, written round and round. Memory stays constant, and another agent can read the
-spool while the job still prints.
+Two files hold it, whatever a job prints. The spool takes the first `limit` bytes; what comes after
+them goes round and round in the ring, which holds half of `limit`. Memory stays constant, and
+another agent can read the spool while the job still prints.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 ELISION = b"\n...[excess bytes elided]...\n"
@@ -27,7 +26,8 @@ class Output:
         self._limit = limit
         self._half = 0 if limit is None else limit - limit // 2
         self._spool = _create(spool)
-        self._ring = _create(ring)
+        self._ring_path = ring
+        self._ring = -1
 
     @property
     def kept(self) -> int:
@@ -35,12 +35,11 @@ class Output:
         return self.total if self._limit is None else min(self.total, self._limit)
 
     def write(self, data: bytes) -> None:
-        kept = self.kept
-        room = len(data) if self._limit is None else self._limit - kept
-        if room > 0:
-            _write_at(self._spool, data[:room], kept)
-        if self._half:
-            self._write_ring(data)
+        room = len(data) if self._limit is None else self._limit - self.kept
+        if room:
+            _write_at(self._spool, data[:room], self.kept)
+        if self._half and len(data) > room:
+            self._write_ring(data[room:], max(0, self.total - (self._limit or 0)))
         self.total += len(data)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -49,25 +48,46 @@ class Output:
 
     def finish(self) -> None:
         """Turn the spool into the final output: when more came than fits, its two halves."""
-        if self._limit is not None and self.total > self._limit:
-            first = self._limit // 2
-            os.ftruncate(self._spool, first)
-            end = _write_at(self._spool, ELISION, first)
-            start = self.total % self._half if self._half else 0
-            end = self._copy_ring(start, self._half, end)
-            self._copy_ring(0, start, end)
+        if self._limit is None or self.total <= self._limit:
+            return
+        beyond = self.total - self._limit
+        # What has not been round the ring yet begins in the spool's own last bytes.
+        tail = b"" if beyond >= self._half else self._last_of_spool(self._half - beyond)
+        first = self._limit // 2
+        os.ftruncate(self._spool, first)
+        end = _write_at(self._spool, ELISION + tail, first)
+        if not self._half:
+            return
+        start = beyond % self._half if beyond > self._half else 0
+        end = self._copy_ring(start, min(beyond, self._half), end)
+        self._copy_ring(0, start, end)
 
     def close(self) -> None:
         os.close(self._spool)
-        os.close(self._ring)
+        if self._ring >= 0:
+            os.close(self._ring)
 
-    def _write_ring(self, data: bytes) -> None:
+    def _write_ring(self, data: bytes, position: int) -> None:
+        if self._ring < 0:
+            self._ring = _create(self._ring_path)
         skipped = max(0, len(data) - self._half)
-        position = (self.total + skipped) % self._half
+        position = (position + skipped) % self._half
         rest = data[skipped:]
         first = rest[: self._half - position]
         _write_at(self._ring, first, position)
         _write_at(self._ring, rest[len(first) :], 0)
+
+    def _last_of_spool(self, count: int) -> bytes:
+        parts = []
+        position = self.kept - count
+        while count:
+            part = os.pread(self._spool, min(count, _CHUNK), position)
+            if not part:
+                raise OSError("the end of the output is lost")
+            parts.append(part)
+            position += len(part)
+            count -= len(part)
+        return b"".join(parts)
 
     def _copy_ring(self, start: int, stop: int, end: int) -> int:
         while start < stop:
@@ -80,10 +100,8 @@ class Output:
 
 
 def _create(path: str) -> int:
-    """A new, empty file: readers of an old one of that name keep theirs."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    """An empty file of that name; an old one's space is given back."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o600)
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 
-_PAUSE = 0.002
+_PAUSE = 0.001
 """Seconds between two looks at processes that are being killed."""
 
 
@@ -54,35 +54,47 @@ def send(processes: list[int], number: int) -> None:
 
 
 def end_descendants(seconds: float, spared: Collection[int] = ()) -> bool:
-    """Kill and reap every descendant of this process but the children `spared` and theirs; whether
-    none is left after `seconds`.
+    """Kill and reap all descendants of this process, but for the children `spared` and theirs;
+    whether none is left after `seconds`.
 
     This process must adopt orphans for that to include daemons. All are stopped before any is
     killed: something that forks as fast as it can would otherwise outrun the killing.
     """
     deadline = time.monotonic() + seconds
-    while reap():
-        tree = {child: up for child, up in parents().items() if child not in spared}
-        found = descendants(os.getpid(), tree)
-        if not found:
+    found: list[int] = []
+    while True:
+        left = [child for child in _children() if child not in spared and not _reap(child)]
+        if not left:
             return True
+        # Mostly there is just the init of a sandbox, dying: it needs no look at all processes.
+        if found:
+            tree = parents()
+            found = [*left, *(one for child in left for one in descendants(child, tree))]
+        else:
+            found = left
         send(found, signal.SIGSTOP)
         send(found, signal.SIGKILL)
         if time.monotonic() > deadline:
             return False
         time.sleep(_PAUSE)
-    return True
 
 
-def reap() -> bool:
-    """Collect children that have ended; whether others are left."""
-    while True:
-        try:
-            process, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if not process:
-            return True
+def _children() -> list[int]:
+    """This process' children, those that have ended and were not reaped among them."""
+    own = os.getpid()
+    try:
+        with open(f"/proc/self/task/{own}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:  # a kernel without it, or not Linux
+        return [child for child, parent in parents().items() if parent == own]
+
+
+def _reap(child: int) -> bool:
+    """Collect the child if it has ended; whether it is gone."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 def shell_status(status: int) -> int:

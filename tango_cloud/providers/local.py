@@ -8,6 +8,7 @@ folder per machine.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import os
 import subprocess
@@ -307,7 +308,7 @@ def _status(document: Mapping[str, Any]) -> InstanceStatus:
     return _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
 
 
-def _runs(pid: int, token: str) -> bool:
+def _runs(pid: int, token: object) -> bool:
     """Whether the process with this number is still the one that the machine program saw.
 
     On Linux `token` is the boot and the tick at which it started, the way that program writes it.
@@ -320,7 +321,12 @@ def _runs(pid: int, token: str) -> bool:
         return False
     # The program's name in brackets may hold anything: count the fields from its end.
     fields = stat.rpartition(b")")[2].split()
-    return fields[0] not in {b"Z", b"X"} and token.endswith(f":{fields[19].decode()}")
+    return fields[0] not in {b"Z", b"X"} and token == f"{_boot_id()}:{fields[19].decode()}"
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _rfc3339(moment: dt.datetime) -> str:

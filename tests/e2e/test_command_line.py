@@ -239,3 +239,21 @@ def test_a_broken_settings_file_is_told_without_a_traceback(deployment: Deployme
     assert "prefix" in done.stderr
     assert "job.time" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment) -> None:
+    # Terraform takes its time to remove: long enough to be asked a second time.
+    slow = deployment.folder / "terraform"
+    slow.write_text('#!/bin/sh\ncase "$*" in *-destroy*) sleep 5;; esac\nexec terraform "$@"\n')
+    slow.chmod(0o755)
+    deployment.environment["TANGO_CLOUD_TERRAFORM__BINARY"] = str(slow)
+    job, mark = deployment.sleeper("slow")
+    process = deployment.start("run", job)
+    deployment.wait_until_running(mark)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=4)
+    assert process.returncode == 130
+    assert "still there: tango-100000-local" in told
+    assert deployment.run("destroy", "--all").returncode == 0

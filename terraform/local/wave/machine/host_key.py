@@ -42,13 +42,12 @@ def generate(path):
     os.umask(0o077)
     ssh_keygen = shutil.which("ssh-keygen")
     if ssh_keygen is not None:
-        subprocess.run(
-            [ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-        return
-    # Only machines with asyncssh's server come here, and that one's interpreter has this package.
+        argv = [ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
+        made = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+        # It refuses to work for a user without an account, as containers often have.
+        if made.returncode == 0:
+            return
+    # It takes longer to load, and only asyncssh's interpreter is sure to have it.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
