@@ -52,7 +52,11 @@ class CloudMachine:
         MachineDamaged, MachineUnreachable, or what waiting for the machine raises.
         """
         self._fleet.wait(self.key, self._ready_seconds)
-        return execute(job, self._fleet.session(self.key), self.name, output, on_output)
+        self._fleet.lease(self.key)
+        try:
+            return execute(job, self._fleet.session(self.key), self.name, output, on_output)
+        finally:
+            self._fleet.unlease(self.key)
 
 
 class Cloud:
@@ -166,6 +170,10 @@ class Cloud:
             memory_mib or machine.memory_mib,
             disk_gib or machine.disk_gib,
         )
+
+    def warnings(self) -> Sequence[str]:
+        """What its user should know before trusting the provider with jobs: weak isolation."""
+        return self._fleet.warnings()
 
     def machines(self) -> Sequence[Entry]:
         """All machines of the deployment, as the cloud and the ledger show them.

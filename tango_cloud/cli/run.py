@@ -79,6 +79,8 @@ def run(
     cloud = Cloud({"provider": provider} if provider else None)
     with cloud:
         jobs = _load(cloud, directories, timeout=timeout, network=network)
+        for warning in cloud.warnings():
+            errors.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
         results = _run(
             cloud,
             jobs,

@@ -6,9 +6,11 @@ import contextlib
 import gc
 import os
 import select
+import signal
+import sys
 
 from tango_cloud.machine import facts, frames, syscalls
-from tango_cloud.machine.failures import Failure
+from tango_cloud.machine.failures import DAMAGED, Failure
 from tango_cloud.machine.operations import ConnectionGone, Operations
 from tango_cloud.machine.wire import Wire
 
@@ -22,6 +24,8 @@ def main() -> None:
     os.chdir("/")
     with contextlib.suppress(OSError):  # not Linux; the level "limits" says what follows
         syscalls.adopt_orphans()
+    # A server may end us rather than close our input; either way a running job is ended first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     wire = Wire()
     try:
         operations = Operations(wire, facts.load(os.environ))
@@ -56,3 +60,7 @@ def _serve(wire: Wire, operations: Operations) -> None:
             operations.perform(request)
         except Failure as failure:
             wire.fail(failure)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            wire.fail(Failure(DAMAGED, f"{type(error).__name__}: {error}"))

@@ -100,14 +100,11 @@ class Sandbox:
         return self.level.fault(read_rest(self._status))
 
     def discard(self) -> None:
-        """End it, whatever it is doing, and what it holds open."""
-        processes.send([*processes.descendants(self.process), self.process], signal.SIGKILL)
+        """End it, whatever it is doing, and what it holds open. Idempotent."""
+        if not self._ended():
+            processes.send([*processes.descendants(self.process), self.process], signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.process, 0)
-        self.close()
-
-    def close(self) -> None:
-        """Let go of its pipes, once it has ended."""
         for end in (self.output, self._status, self._go):
             if end >= 0:
                 os.close(end)

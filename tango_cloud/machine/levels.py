@@ -67,7 +67,7 @@ def trial(level: Level, facts: Facts, folders: Folders, network: bool) -> str:
     _, ended = os.waitpid(sandbox.process, 0)
     said = read_rest(sandbox.output).decode(errors="replace").strip()
     fault = sandbox.fault()
-    sandbox.close()
+    sandbox.discard()
     if fault:
         return f"{fault}: {said}" if said else fault
     if ended != 0:

@@ -75,7 +75,7 @@ class Operations:
                 self.prepare_ahead()
                 stack.enter_context(self._folders.locked(self._wire.tick))
                 self._folders.forget_output()
-            except Failure:
+            except (Failure, OSError):
                 DataStream(self._wire.read).drain()  # the next frame must be the next request
                 raise
             self._worker.fill(bool(request.get("gzip")), self._wire.tick)
@@ -98,7 +98,7 @@ class Operations:
         folders = self._folders
         sandbox = self._take_sandbox(choice)
         with contextlib.ExitStack() as stack:
-            stack.callback(sandbox.close)
+            stack.callback(sandbox.discard)
             output = Output(folders.spool, folders.ring, limits.output_bytes)
             stack.callback(output.close)
             driver = Driver(self._wire, sandbox, output, live, self._worker.processes())

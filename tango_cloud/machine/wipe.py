@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PASSES = 1000
-"""More than any tree needs; an end for one that something alive keeps refilling."""
+_SECONDS = 600
+"""More than any tree takes; an end for one that something alive keeps refilling."""
 
 
 def empty(top: int) -> None:
     """Remove everything in the directory open as `top`. Raises OSError when something stays."""
     names = _fresh_names()
-    for _ in range(_PASSES):
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
         with os.scandir(top) as scan:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan]
         if not entries:
@@ -30,7 +32,7 @@ def empty(top: int) -> None:
                 _remove_directory(top, name, names)
             else:
                 os.unlink(name, dir_fd=top)
-    raise OSError(f"still not empty after {_PASSES} passes: something refills it")
+    raise OSError(f"still not empty after {_SECONDS} s: something refills it")
 
 
 def _remove_directory(top: int, name: str, names: Iterator[str]) -> None:

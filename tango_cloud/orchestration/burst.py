@@ -202,6 +202,7 @@ class Burst:
         self._tell(Happening(Step.JOB_STARTED, machine, job.name))
         with self._lock:
             self._running[key] = session
+        self._fleet.lease(key)
         try:
             if self._stop.is_set():
                 raise MachineUnreachable("cancelled")  # just before `cancel` could see the session
@@ -215,6 +216,7 @@ class Burst:
                 ),
             )
         finally:
+            self._fleet.unlease(key)
             with self._lock:
                 self._running.pop(key, None)
 

@@ -50,6 +50,7 @@ class Committer:
         self._lock = threading.Lock()
         self._to_remove: dict[str, Machine] = {}
         self._removing: set[str] = set()
+        self._own_waves: set[str] = set()
         self._creation = GroupCommit(
             "create",
             pending=lambda: len(ledger.machines.waiting(deployment)),
@@ -112,8 +113,13 @@ class Committer:
         return works
 
     def _creating(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
+        self._own_waves.add(wave)
+
         def work() -> None:
-            self._waves.create(wave, provider, machines)
+            try:
+                self._waves.create(wave, provider, machines)
+            finally:
+                self._own_waves.discard(wave)
             # What failed in passing was asked for anew meanwhile.
             self._creation.kick()
 
@@ -153,15 +159,21 @@ class Committer:
             time.sleep(_WATCH_SECONDS)
 
     def _finish_if_orphaned(self, wave_name: str) -> None:
-        """If the wave's owner died, and its Terraform too: finish the wave in its place."""
-        wave = self._ledger.waves.get(wave_name)
-        if wave is None or wave.state is not WaveState.APPLYING or wave.owner == self._owner:
+        """If the wave's owner died, and its Terraform too: finish the wave in its place.
+
+        A wave of our own that nobody works on any more (a full disk, say) is finished likewise.
+        """
+        if wave_name in self._own_waves:
             return
-        if self._ledger.owners.alive(wave.owner) or self._waves.terraform_runs(wave):
+        wave = self._ledger.waves.get(wave_name)
+        if wave is None or wave.state is not WaveState.APPLYING:
+            return
+        others = wave.owner != self._owner and self._ledger.owners.alive(wave.owner)
+        if others or self._waves.terraform_runs(wave):
             return
         self._beat()
         if self._ledger.waves.take_over(wave, self._owner):
-            log.warning("wave %s: its owner died; finishing it", wave.wave)
+            log.warning("wave %s: whoever applied it died; finishing it", wave.wave)
             for machine in self._waves.settle_orphaned(wave):
                 self.remove(machine)
             self._creation.kick()

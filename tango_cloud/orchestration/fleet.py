@@ -28,6 +28,7 @@ from tango_cloud.orchestration.inventory import bears
 from tango_cloud.orchestration.readiness import Readiness
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site
+from tango_cloud.providers.protocol import Diagnosable
 from tango_cloud.transports.protocol import Session
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,16 @@ class Fleet:
         """The names of the images that jobs may ask for, of all providers."""
         return [image for site in self._sites.values() for image in site.provider.images()]
 
+    def warnings(self) -> Sequence[str]:
+        """What the providers warn of, each with what to do about it."""
+        return [
+            f"{check.finding}. Better: {check.remedy}"
+            for site in self._sites.values()
+            if isinstance(site.provider, Diagnosable)
+            for check in site.provider.diagnose()
+            if check.warning
+        ]
+
     # Waiting
 
     def wait(self, key: MachineKey, seconds: float, stop: threading.Event | None = None) -> Machine:
@@ -116,12 +127,14 @@ class Fleet:
         """
         deadline = self._clock() + seconds
         waiting_for = "nothing yet"
+        news = False
         while True:
             if stop is not None and stop.is_set():
                 raise Cancelled(f"{key}: no longer waited for")
             machine = self._ledger.machines.live(key) or self._again(key)
             try:
-                progress = self._readiness.step(machine, max(0.1, deadline - self._clock()))
+                remaining = max(0.1, deadline - self._clock())
+                progress = self._readiness.step(machine, remaining, news=news)
             except ProviderUnavailable as error:
                 waiting_for = f"the cloud to answer ({error})"
             else:
@@ -136,7 +149,7 @@ class Fleet:
             if self._clock() >= deadline:
                 raise NotReadyInTime(key.instance_name, seconds, f"waiting for {waiting_for}")
             self._committer.tend(machine)
-            self._signals.wait(machine.uid, min(_POLL_SECONDS, deadline - self._clock()))
+            news = self._signals.wait(machine.uid, min(_POLL_SECONDS, deadline - self._clock()))
 
     def session(self, key: MachineKey) -> Session:
         """The session with a machine that was ready before.
@@ -152,6 +165,14 @@ class Fleet:
         compress = self._sites[machine.provider].provider.compress
         return self._connections.get(machine, compress=compress)
 
+    def lease(self, key: MachineKey) -> None:
+        """Note that a job holds the machine, for those who look at the books."""
+        self._move_if_live(key, State.LEASED)
+
+    def unlease(self, key: MachineKey) -> None:
+        """Note that the job is over."""
+        self._move_if_live(key, State.READY)
+
     def broken(self, key: MachineKey, session: Session) -> None:
         """The session failed its user: the next one connects anew."""
         machine = self._ledger.machines.live(key)
@@ -160,9 +181,7 @@ class Fleet:
 
     def condemn(self, key: MachineKey, why: str) -> None:
         """The machine may not be used again: its next `wait` fails, until it is destroyed."""
-        machine = self._ledger.machines.live(key)
-        if machine is not None:
-            self._ledger.machines.move(machine.uid, State.FAILED, Reason.DAMAGED, why)
+        self._move_if_live(key, State.FAILED, Reason.DAMAGED, why)
 
     # Removing
 
@@ -236,6 +255,13 @@ class Fleet:
         """Finish what was begun, and close every connection. Machines stay."""
         self._committer.close()
         self._connections.close_all()
+
+    def _move_if_live(
+        self, key: MachineKey, target: State, reason: Reason = Reason.NONE, detail: str = ""
+    ) -> None:
+        machine = self._ledger.machines.live(key)
+        if machine is not None:
+            self._ledger.machines.move(machine.uid, target, reason, detail)
 
     def _again(self, key: MachineKey) -> Machine:
         last = self._ledger.machines.last(key)

@@ -42,17 +42,18 @@ class Readiness:
         self._sites = sites
         self._connections = connections
 
-    def step(self, machine: Machine, seconds: float) -> Progress:
+    def step(self, machine: Machine, seconds: float, *, news: bool = False) -> Progress:
         """Do what brings `machine` closer to ready, within about `seconds`.
 
-        Raises ProvisioningError when it has failed for good, MachineDamaged when it may not be used
-        again, ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
+        `news`: something has just happened to it, which an older listing would not show. Raises
+        ProvisioningError when it has failed for good, MachineDamaged when it may not be used again,
+        ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         match machine.state:
             case State.REQUESTED:
                 return Progress(machine, waiting_for=_because(machine, "its wave"))
             case State.CREATING:
-                return self._find(machine)
+                return self._find(machine, fresh=news)
             case State.STARTING:
                 return self._greet(machine, seconds)
             case State.READY | State.LEASED:
@@ -64,9 +65,9 @@ class Readiness:
             case State.GONE:
                 return Progress(None, waiting_for="a new machine")
 
-    def _find(self, machine: Machine) -> Progress:
+    def _find(self, machine: Machine, *, fresh: bool) -> Progress:
         """creating → starting, once the inventory shows the instance with an address."""
-        instance = self._instance(machine, fresh=False)
+        instance = self._instance(machine, fresh=fresh)
         if instance is None or not instance.address:
             return Progress(machine, waiting_for=f"the cloud to show it (wave {machine.wave})")
         if instance.status is not InstanceStatus.RUNNING:

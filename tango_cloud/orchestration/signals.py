@@ -13,14 +13,15 @@ class Signals:
         self._lock = threading.Lock()
         self._events: dict[str, threading.Event] = {}
 
-    def wait(self, uid: str, seconds: float) -> None:
-        """Return when the machine is signalled, at the latest after `seconds`.
+    def wait(self, uid: str, seconds: float) -> bool:
+        """Return when the machine is signalled, at the latest after `seconds`; whether it was.
 
         A signal given since the last `wait` for the same machine counts: none is missed.
         """
         event = self._event(uid)
-        event.wait(max(0.0, seconds))
+        signalled = event.wait(max(0.0, seconds))
         event.clear()
+        return signalled
 
     def notify(self, uids: Iterable[str]) -> None:
         for uid in uids:

@@ -106,6 +106,7 @@ class TangoCloud:
             files = input_files(inputFiles)
             key = self._key(vm)
             session = self._fleet.session(key)
+            self._fleet.lease(key)
             try:
                 session.put(files)
             except MachineUnreachable:
@@ -167,6 +168,7 @@ class TangoCloud:
             except MachineUnreachable:
                 self._fleet.broken(key, session)
                 self._fleet.session(key).get(Path(destFile))
+            self._fleet.unlease(key)
         except Exception as error:
             _log("copyOut", vm, error)
             return FAILED
