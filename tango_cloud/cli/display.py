@@ -23,7 +23,12 @@ def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows for people. Piped, columns are as wide as they need to be: nothing is cut off."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    rows = list(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        # A note is for what needs one: a column of nothing would only make the others narrow.
+        width = None if any(row[number] for row in rows) else len(column)
+        table.add_column(column, overflow="fold", max_width=width)
     for row in rows:
         table.add_row(*row)
     console = out if out.is_terminal else Console(width=_UNCUT)

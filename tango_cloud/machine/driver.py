@@ -71,7 +71,11 @@ class Driver:
             began = time.monotonic()
             with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
                 sandbox.go(limits)
-            ended, usage = self._attend(woken, watch, began, began + limits.wall_seconds)
+            try:
+                ended, usage = self._attend(woken, watch, began, began + limits.wall_seconds)
+            except BaseException:  # also when the agent is told to end
+                sandbox.discard()
+                raise
             wall_seconds = time.monotonic() - began
         if not processes.end_descendants(_END_SECONDS, self._spared):
             raise Failure(DAMAGED, "processes of the job cannot be killed")

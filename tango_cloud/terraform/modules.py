@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import tango_cloud
 from tango_cloud.core.errors import TerraformUnusable
 
 _NOT_PART = {"tests", "__pycache__", ".terraform", ".terraform.lock.hcl", "README.md"}
@@ -19,7 +18,7 @@ def modules_root() -> Path:
 
     Raises TerraformUnusable when neither is there.
     """
-    package = Path(tango_cloud.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "_terraform", package.parent / "terraform"):
         if (folder / "local" / "wave" / "main.tf").is_file():
             return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ JOB_USER = 61234
 """The user that jobs run as under an agent that is root."""
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 BWRAP = shutil.which("bwrap")
+ASYNCSSH_SERVER = (
+    Path(__file__).parents[2] / "terraform" / "local" / "wave" / "machine" / "asyncssh_server.py"
+)
 
 
 @dataclass
@@ -39,7 +43,6 @@ class Server:
     username: str
     host_key: str
     process: subprocess.Popen[bytes]
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def work_dir(self) -> Path:
@@ -223,17 +226,28 @@ def openssh_in_bubblewrap(**facts: Any) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def asyncssh_server(**facts: Any) -> Iterator[Server]:
-    """asyncssh's server, without privilege: what a fresh machine has."""
-    uid = UNPRIVILEGED if os.geteuid() == 0 else os.geteuid()
-    with folder(uid) as path:
+    """The server that the `local` provider brings along, as whoever runs the tests."""
+    with folder(None) as path:
+        for name in ("etc", "run"):
+            (path / name).mkdir()
         key = write_keys(path)
-        write_facts(path, **facts)
+        for name, source in (("host_key", "host"), ("authorized_keys", "client.pub")):
+            shutil.copy(path / source, path / "etc" / name)
+        write_facts(path, **{"job_user": JOB_USER, **facts})
         port = free_port()
-        if os.geteuid() == 0:
-            for name in path.iterdir():
-                os.chown(name, uid, uid)
-        script = Path(__file__).with_name("asyncssh_machine.py")
-        # It gives up root itself: the interpreter may stand where only root can walk to.
-        argv = [sys.executable, str(script), str(path), str(port), str(uid)]
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        machine = {
+            "address": "127.0.0.1",
+            "port": port,
+            "username": "machine",
+            "expires": expires.isoformat(),
+            "environment": {
+                "HOME": str(path),
+                "PATH": os.environ["PATH"],
+                "TANGO_CLOUD_MACHINE": str(path / "machine.json"),
+            },
+        }
+        (path / "etc" / "machine.json").write_text(json.dumps(machine))
+        argv = [sys.executable, str(ASYNCSSH_SERVER), str(path)]
         with running(path, argv, port, "machine", key) as server:
             yield server

@@ -1,0 +1,86 @@
+"""Jobs for the tests: a Makefile and files, put together where they are used."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tango_cloud.transports.protocol import InputFile, RunLimits, RunOutcome, Session
+
+
+def limits(**changes: Any) -> RunLimits:
+    return RunLimits(**{"wall_seconds": 20.0, "output_bytes": 1_000_000, **changes})
+
+
+def write(folder: Path, files: Mapping[str, str | bytes]) -> list[InputFile]:
+    """The files, as input for a job."""
+    inputs = []
+    for number, (name, content) in enumerate(files.items()):
+        path = folder / f"input-{number}"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        inputs.append(InputFile(path, name))
+    return inputs
+
+
+def recipe(*lines: str) -> str:
+    """A Makefile whose target runs the shell commands, one after another."""
+    return "all:\n" + "".join(f"\t@{line.replace('$', '$$')}\n" for line in lines)
+
+
+class Runner:
+    """Runs jobs in a session, with a folder on this side."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.session = session
+        self.folder = folder
+        self.output = folder / "output"
+
+    def put(self, *lines: str, **files: str | bytes) -> None:
+        named = {name.replace("__", "."): content for name, content in files.items()}
+        self.session.put(write(self.folder, {"Makefile": recipe(*lines), **named}))
+
+    def run(self, *lines: str, files: Mapping[str, str | bytes] | None = None, **changes: Any) -> (
+        tuple[RunOutcome, bytes]
+    ):  # fmt: skip
+        """The job's outcome, and its output with the header line."""
+        self.put(*lines, **(files or {}))
+        outcome = self.session.run(limits(**changes))
+        self.session.get(self.output)
+        return outcome, self.output.read_bytes()
+
+    def says(self, *lines: str, **changes: Any) -> str:
+        """What the job printed, without the header line."""
+        return self.run(*lines, **changes)[1].decode().partition("\n")[2]
+
+
+def marker() -> str:
+    """A word for a command line, by which a process is found wherever it went."""
+    return "marked-" + secrets.token_hex(8)
+
+
+def marked(word: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(word in part for part in command):
+            found.append(process)
+    return found
+
+
+def wait_until_gone(word: str, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while left := marked(word):
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.02)
+
+
+def wait_until_there(word: str, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not marked(word):
+        assert time.monotonic() < deadline, f"never ran: {word}"
+        time.sleep(0.02)
