@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -17,12 +18,16 @@ def limits(**changes: Any) -> RunLimits:
     return RunLimits(**{"wall_seconds": 20.0, "output_bytes": 1_000_000, **changes})
 
 
-def write(folder: Path, files: Mapping[str, str | bytes]) -> list[InputFile]:
-    """The files, as input for a job."""
+Files = Mapping[str, str | bytes]
+
+
+def write(folder: Path, files: Files, executable: Container[str] = ()) -> list[InputFile]:
+    """The files, as input for a job; those named in `executable` may be run."""
     inputs = []
     for number, (name, content) in enumerate(files.items()):
         path = folder / f"input-{number}"
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(0o755 if name in executable else 0o644)
         inputs.append(InputFile(path, name))
     return inputs
 
@@ -40,22 +45,22 @@ class Runner:
         self.folder = folder
         self.output = folder / "output"
 
-    def put(self, *lines: str, **files: str | bytes) -> None:
-        named = {name.replace("__", "."): content for name, content in files.items()}
-        self.session.put(write(self.folder, {"Makefile": recipe(*lines), **named}))
+    def put(self, *lines: str, files: Files = MappingProxyType({})) -> None:
+        self.session.put(write(self.folder, {"Makefile": recipe(*lines), **files}, ("script",)))
 
-    def run(self, *lines: str, files: Mapping[str, str | bytes] | None = None, **changes: Any) -> (
-        tuple[RunOutcome, bytes]
-    ):  # fmt: skip
+    def run(
+        self, *lines: str, files: Files = MappingProxyType({}), **changes: Any
+    ) -> tuple[RunOutcome, bytes]:
         """The job's outcome, and its output with the header line."""
-        self.put(*lines, **(files or {}))
+        self.put(*lines, files=files)
         outcome = self.session.run(limits(**changes))
         self.session.get(self.output)
         return outcome, self.output.read_bytes()
 
-    def says(self, *lines: str, **changes: Any) -> str:
+    def says(self, *lines: str, files: Files = MappingProxyType({}), **changes: Any) -> str:
         """What the job printed, without the header line."""
-        return self.run(*lines, **changes)[1].decode().partition("\n")[2]
+        output = self.run(*lines, files=files, **changes)[1]
+        return output.decode(errors="replace").partition("\n")[2]
 
 
 def marker() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from tango_cloud.core.errors import ConfigurationError, TangoCloudError, Terrafo
 from tango_cloud.core.model import Instance, InstanceStatus, MachineKey, MachineRequest, Shape
 from tango_cloud.providers.protocol import Bootstrap, Provider
 from tango_cloud.terraform import command
-from tango_cloud.terraform.events import Diagnostic, Event
+from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Result
 from tango_cloud.terraform.workspace import Workspace, Workspaces
 
@@ -101,8 +102,10 @@ class Cloud:
         life: dt.timedelta = LIFE,
         name: str = "pool",
         change: Callable[[MachineRequest], MachineRequest] = lambda request: request,
+        interrupt: bool = False,
     ) -> Wave:
-        """Make machines; those whose numbers are in `spoilt` cannot be made."""
+        """Make machines; those whose numbers are in `spoilt` cannot be made. `interrupt`: Terraform
+        is interrupted as soon as the first machine is there."""
         wave = f"w{secrets.token_hex(4)}"
         host_keys = {secrets.token_hex(6): Keys.make() for _ in range(count)}
         requests = [
@@ -111,11 +114,14 @@ class Cloud:
         ]
         requests = [self.spoil(r) if n in spoilt else r for n, r in enumerate(requests)]
         self.made += host_keys
+        cancel = threading.Event()
         made = Wave(wave, deployment, self.folder / wave, requests, host_keys)
 
         def on_event(event: Event) -> None:
             if isinstance(event, Diagnostic) and event.is_error:
                 made.errors[event.key] = str(event)
+            if interrupt and isinstance(event, ResourceDone):
+                cancel.set()
 
         try:
             made.result = self._open().apply(
@@ -128,7 +134,7 @@ class Cloud:
                 },
                 {"user_data": {request.uid: request.user_data for request in requests}},
                 parallelism=max(count, 1),
-                controls=Controls(on_event=on_event),
+                controls=Controls(on_event=on_event, cancel=cancel),
             )
         except TerraformError as error:
             made.failure = error
@@ -282,6 +288,14 @@ class ProviderContract:
         first, second = cloud.wave("prod", 1), cloud.wave("prod", 1)
         cloud.destroy(first)
         cloud.wait_until("prod", second.uids)
+
+    def test_an_interrupted_wave_is_removed_like_any_other(self, cloud: Cloud) -> None:
+        wave = cloud.wave("prod", 8, interrupt=True)
+        assert set(cloud.listed("prod")) <= set(wave.uids)
+        cloud.destroy(wave, wave.uids)
+        cloud.provider.terminate(i.instance_id for i in cloud.listed("prod").values())
+        cloud.wait_until("prod", ())
+        assert cloud.resources(wave) == []
 
     def test_no_secret_is_in_a_state(self, cloud: Cloud) -> None:
         wave = cloud.wave("prod", 1)

@@ -407,6 +407,27 @@ def _user_data(cloud: Cloud) -> str:
     )
 
 
+def test_what_an_interrupted_terraform_was_starting_ends_by_itself(cloud: Cloud) -> None:
+    """Nobody would ever remove it: it is in no state, or as what failed there."""
+    wave = cloud.wave("prod", 8, interrupt=True)
+    assert wave.failure is not None
+    known = set(wave.uids) - set(wave.errors)
+    assert known
+    deadline = time.monotonic() + cloud.gone_within
+    root = cloud.folder.parent / "local cloud"
+    while True:
+        listed = cloud.listed("prod")
+        assert known <= set(listed)
+        # A machine may have come to run just before its start was killed: tags find it.
+        expected = {instance.instance_id for instance in listed.values()}
+        present = {path.name for path in (root / "instances").iterdir()}
+        pending = [i for i in listed.values() if i.status is InstanceStatus.PENDING]
+        if present == expected and not pending:
+            break
+        assert time.monotonic() < deadline, (present, expected, pending)
+        time.sleep(0.05)
+
+
 def test_a_port_that_is_taken_fails_that_machine_alone(cloud: Cloud) -> None:
     listeners: list[socket.socket] = []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.machine.output import ELISION
 from tango_cloud.transports.protocol import InputFile, Session, Transport
+from tango_cloud.transports.ssh import archive
 
 from .jobs import Runner, limits, marker, recipe, wait_until_gone, wait_until_there, write
 from .servers import Server, free_port, write_keys
@@ -33,16 +35,20 @@ CONNECT_SECONDS = 20.0
 
 class TransportContract:
     @pytest.fixture(scope="class")
-    def transport(self) -> Transport:
+    @classmethod
+    def transport(cls) -> Transport:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def machine(self) -> Iterator[Server]:
+    @classmethod
+    def machine(cls) -> Iterator[Server]:
         """A machine that the tests share."""
-        raise NotImplementedError
+        with cls.start_machine() as machine:
+            yield machine
 
-    def start_machine(self) -> Any:
-        """A context manager that gives a machine of a test's own, to be killed by it."""
+    @staticmethod
+    def start_machine() -> AbstractContextManager[Server]:
+        """A machine of a test's own, which it may kill."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -100,9 +106,8 @@ class TransportContract:
     # The main job
 
     def test_a_job_from_end_to_end(self, job: Runner) -> None:
-        outcome, output = job.run("cat a/b.txt", "./script", files={"a/b.txt": "hello\n"} | {
-            "script": "#!/bin/sh\necho ran\n"
-        }) if False else self._with_script(job)  # fmt: skip
+        files = {"a/b.txt": "hello\n", "script": "#!/bin/sh\necho ran\n"}
+        outcome, output = job.run("cat a/b.txt", "./script", files=files)
         assert output == b"Autodriver: Job exited with status 0\nhello\nran\n"
         assert outcome.exit_status == 0
         assert outcome.output_bytes == len(b"hello\nran\n")
@@ -113,17 +118,262 @@ class TransportContract:
         assert outcome.peak_memory_bytes > 100_000
         assert outcome.level == job.session.report().level
 
-    def _with_script(self, job: Runner) -> Any:
-        files = write(
-            job.folder,
-            {
-                "Makefile": recipe("cat a/b.txt", "./script"),
-                "a/b.txt": "hello\n",
-                "script": "#!/bin/sh\necho ran\n",
-            },
-        )
-        files[2].local.chmod(0o755)
-        job.session.put(files)
+    def test_compressed_streams_carry_the_same(
+        self, transport: Transport, machine: Server, tmp_path: Path
+    ) -> None:
+        session = transport.connect(machine.endpoint(compress=True), CONNECT_SECONDS)
+        text = "some text\n" * 100_000
+        output = Runner(session, tmp_path).run("cat text", files={"text": text})[1]
+        session.close()
+        assert output == b"Autodriver: Job exited with status 0\n" + text.encode()
+
+    def test_a_job_that_fails(self, job: Runner) -> None:
+        outcome, output = job.run("exit 1")
+        assert outcome.exit_status == 2  # make's own status for a recipe that failed
+        assert output.startswith(b"Autodriver: Job exited with status 2\n")
+
+    def test_a_directory_without_a_makefile(self, job: Runner) -> None:
+        job.session.put([])
         outcome = job.session.run(limits())
         job.session.get(job.output)
-        return outcome, job.output.read_bytes()
+        assert outcome.exit_status == 2
+        assert b"No targets" in job.output.read_bytes()
+
+    def test_each_put_starts_from_an_empty_directory(self, job: Runner) -> None:
+        job.put("true", files={"old": "x", "d/old": "x"})
+        assert job.says("find . | sort", files={"new": "x"}) == ".\n./Makefile\n./new\n"
+
+    def test_odd_names_and_modes_arrive(self, job: Runner) -> None:
+        names = ["-rf", "a b", "new\nline", "ünï/cødé", "deep/er/and/deeper", "$x"]
+        job.put("find . -type f -print0 | sort -z", files=dict.fromkeys(names, "x"))
+        job.session.run(limits())
+        job.session.get(job.output)
+        found = job.output.read_bytes().partition(b"\n")[2].split(b"\0")[:-1]
+        assert set(found) == {f"./{name}".encode() for name in [*names, "Makefile"]}
+
+    def test_bad_input_is_told_whole_and_nothing_is_sent(self, job: Runner, tmp_path: Path) -> None:
+        job.put("cat kept", files={"kept": "kept"})
+        with pytest.raises(InputError) as caught:
+            job.session.put([InputFile(tmp_path / "absent", "x"), InputFile(tmp_path, "../y")])
+        assert len(caught.value.faults) == 3
+        job.session.run(limits())
+        job.session.get(job.output)
+        assert job.output.read_bytes().endswith(b"\nkept")
+
+    def test_a_file_that_shrinks_on_the_way_leaves_nothing_of_the_job(
+        self, job: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = write(job.folder, {"Makefile": recipe("true"), "large": bytes(3_000_000)})
+        check = archive.check
+
+        def check_then_shrink(given: Sequence[InputFile]) -> list[archive.Entry]:
+            entries = check(given)
+            files[1].local.write_bytes(bytes(2_000_000))
+            return entries
+
+        monkeypatch.setattr(archive, "check", check_then_shrink)
+        with pytest.raises(InputError, match="shrank by 1000000 bytes"):
+            job.session.put(files)
+        outcome = job.session.run(limits())
+        assert outcome.exit_status == 2  # there is no Makefile
+
+    def test_five_thousand_small_files(self, job: Runner) -> None:
+        source = write(job.folder, {"Makefile": recipe("find d | wc -l"), "small": "x" * 100})
+        many = [InputFile(source[1].local, f"d/{n % 50}/{n}") for n in range(5000)]
+        started = time.monotonic()
+        job.session.put([source[0], *many])
+        assert time.monotonic() - started < 15
+        job.session.run(limits())
+        job.session.get(job.output)
+        assert job.output.read_bytes().endswith(b"\n5051\n")
+
+    def test_a_large_file_both_ways(self, job: Runner) -> None:
+        large = os.urandom(1 << 20) * 20
+        outcome, output = job.run("cat large", files={"large": large}, output_bytes=None)
+        assert outcome.output_bytes == len(large)
+        assert output.partition(b"\n")[2] == large
+
+    # Output
+
+    def test_long_output_loses_its_middle(self, job: Runner) -> None:
+        outcome, output = job.run("seq 1 100000", output_bytes=1001)
+        whole = "".join(f"{number}\n" for number in range(1, 100_001)).encode()
+        assert outcome.output_bytes == len(whole)
+        assert output.partition(b"\n")[2] == whole[:500] + ELISION + whole[-501:]
+
+    def test_output_comes_live_up_to_the_limit(self, job: Runner) -> None:
+        job.put("echo first; sleep 0.5; echo second; seq 1 10000")
+        pieces: list[tuple[float, bytes]] = []
+        threads = set()
+
+        def hear(data: bytes) -> None:
+            threads.add(threading.get_ident())
+            pieces.append((time.monotonic(), data))
+
+        job.session.run(limits(output_bytes=1000), hear)
+        told = b"".join(data for _, data in pieces)
+        assert told.startswith(b"first\nsecond\n1\n")
+        assert len(told) == 1000
+        assert pieces[-1][0] - pieces[0][0] > 0.3
+        assert threads == {threading.get_ident()}
+
+    def test_a_listener_that_fails_leaves_no_job_running(self, job: Runner) -> None:
+        word = marker()
+        job.put(f"echo x; sh -c 'sleep 60; true' {word}")
+
+        def fail(_: bytes) -> None:
+            raise RuntimeError("the listener")
+
+        with pytest.raises(RuntimeError, match="the listener"):
+            job.session.run(limits(), fail)
+        wait_until_gone(word)
+
+    def test_peek_from_another_session_while_the_job_runs(
+        self, job: Runner, transport: Transport, machine: Server
+    ) -> None:
+        job.put("echo so far; while [ ! -e stop ]; do sleep 0.05; done")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(job.session.run, limits(wall_seconds=2))
+            other = transport.connect(machine.endpoint(), CONNECT_SECONDS)
+            for session in (other, job.session):
+                deadline = time.monotonic() + 1.5
+                while session.peek(100) != b"so far\n":
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                assert session.peek(3) == b"so "
+                assert session.alive()
+            other.close()
+            assert running.result().timed_out
+
+    def test_get_before_any_job_has_run(self, job: Runner) -> None:
+        job.put("true")
+        with pytest.raises(MachineNotFound):
+            job.session.get(job.output)
+        assert not job.output.exists()
+        assert job.session.peek(100) == b""
+
+    def test_output_that_cannot_be_written_here(self, job: Runner) -> None:
+        job.run("echo x")
+        with pytest.raises(OutputError):
+            job.session.get(job.folder / "absent" / "output")
+        (job.folder / "directory").mkdir()
+        with pytest.raises(OutputError):
+            job.session.get(job.folder / "directory")
+        before = job.output.read_bytes()
+        job.session.get(job.output)
+        assert job.output.read_bytes() == before
+        assert not [path for path in job.folder.iterdir() if path.name.startswith(".")]
+
+    def test_a_full_disk_here(self, job: Runner) -> None:
+        job.run("seq 1 100000")
+        job.output.write_text("as it was")
+        # A limit on the size of files fails a write as a full disk does, with another word.
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            with pytest.raises(OutputError):
+                job.session.get(job.output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert job.output.read_text() == "as it was"
+        assert not [path for path in job.folder.iterdir() if path.name.startswith(".")]
+        job.session.get(job.output)
+        assert job.output.read_bytes().endswith(b"\n100000\n")
+
+    # Time, and the end
+
+    def test_a_job_that_outlives_its_time(self, job: Runner) -> None:
+        word = marker()
+        started = time.monotonic()
+        outcome, output = job.run(f"echo begun; sh -c 'sleep 60; true' {word}", wall_seconds=0.5)
+        assert time.monotonic() - started < 2
+        assert output.startswith(b"Autodriver: Job timed out after 0.5 seconds\nbegun\n")
+        assert outcome.timed_out
+        assert outcome.exit_status is None
+        wait_until_gone(word, 0.1)
+
+    @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "abc"])
+    def test_a_time_that_is_none_is_refused(self, job: Runner, seconds: Any) -> None:
+        job.put("true")
+        with pytest.raises(JobRefused, match="wall_seconds"):
+            job.session.run(limits(wall_seconds=seconds))
+        assert job.session.run(limits()).exit_status == 0
+
+    def test_cancelling_from_another_thread(self, job: Runner) -> None:
+        word = marker()
+        job.put(f"sh -c 'sleep 60; true' {word}")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(job.session.run, limits())
+            wait_until_there(word)
+            job.session.cancel()
+            with pytest.raises(MachineUnreachable):
+                running.result(timeout=5)
+        wait_until_gone(word, 0.1)
+
+    def test_a_late_cancellation_does_nothing(self, job: Runner) -> None:
+        job.run("true")
+        job.session.cancel()
+        assert job.run("true")[0].exit_status == 0
+
+    def test_closing_stops_the_job(
+        self, job: Runner, transport: Transport, machine: Server
+    ) -> None:
+        word = marker()
+        job.put(f"sh -c 'sleep 60; true' {word}")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(job.session.run, limits())
+            wait_until_there(word)
+            job.session.close()
+            with pytest.raises(MachineUnreachable):
+                running.result(timeout=5)
+        wait_until_gone(word)
+        again = transport.connect(machine.endpoint(), CONNECT_SECONDS)
+        assert Runner(again, job.folder).run("true")[0].exit_status == 0
+        again.close()
+
+    def test_a_closed_session_says_so(self, session: Session) -> None:
+        session.close()
+        session.close()
+        assert not session.alive()
+        for call in (session.report, lambda: session.peek(1), lambda: session.put([])):
+            with pytest.raises(MachineUnreachable):
+                call()
+
+    def test_a_machine_that_dies_while_its_job_runs(
+        self, transport: Transport, tmp_path: Path
+    ) -> None:
+        word = marker()
+        with self.start_machine() as machine:
+            session = transport.connect(machine.endpoint(), CONNECT_SECONDS)
+            Runner(session, tmp_path).put(f"sh -c 'sleep 60; true' {word}")
+            with ThreadPoolExecutor() as pool:
+                running = pool.submit(session.run, limits())
+                wait_until_there(word)
+                machine.kill()
+                with pytest.raises(MachineUnreachable):
+                    running.result(timeout=15)
+            assert not session.alive()
+        wait_until_gone(word)
+
+    def test_one_job_at_a_time(self, job: Runner, transport: Transport, machine: Server) -> None:
+        word = marker()
+        job.put(f"sh -c 'sleep 60; true' {word}")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(job.session.run, limits())
+            wait_until_there(word)
+            other = transport.connect(machine.endpoint(), CONNECT_SECONDS)
+            with pytest.raises(JobRefused, match="another job"):
+                other.put([])
+            other.close()
+            job.session.cancel()
+            with pytest.raises(MachineUnreachable):
+                running.result(timeout=5)
+
+    # Host keys
+
+    def test_a_machine_that_cannot_change_its_host_key_says_so(self, session: Session) -> None:
+        with pytest.raises(JobRefused, match="host key"):
+            session.stage_host_key()
+        with pytest.raises(JobRefused, match="host key"):
+            session.activate_host_key()
+        assert session.alive()

@@ -1,0 +1,410 @@
+"""Jobs that mean harm, at every level of isolation, with an agent that is root and one that is not.
+
+The levels differ in what they can prevent; what a level cannot is left out here by name, and stands
+in the documentation of that level.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tango_cloud.core.errors import JobRefused, MachineUnreachable, TangoCloudError
+from tango_cloud.machine.output import ELISION
+from tango_cloud.transports.protocol import Session
+from tango_cloud.transports.ssh import SshTransport
+
+from . import servers
+from .jobs import Runner, limits, marked, marker, wait_until_gone, wait_until_there
+
+PYTHON = "/usr/bin/python3"
+LEVELS = ("bubblewrap", "namespaces", "limits")
+
+needs_sshd = pytest.mark.skipif(servers.SSHD is None, reason="OpenSSH's sshd is not installed")
+needs_bubblewrap = pytest.mark.skipif(servers.BWRAP is None, reason="bubblewrap is not installed")
+pytestmark = needs_sshd
+
+KINDS = [
+    pytest.param(
+        servers.openssh,
+        id="root",
+        marks=pytest.mark.skipif(os.geteuid() != 0, reason="an agent that is root takes root"),
+    ),
+    pytest.param(servers.openssh_in_bubblewrap, id="unprivileged", marks=needs_bubblewrap),
+]
+
+
+class Setting:
+    """A machine of one kind, told to use one level."""
+
+    def __init__(self, machine: servers.Server, level: str, root: bool) -> None:
+        self.machine = machine
+        self.level = level
+        self.root = root
+        self.isolated = level != "limits"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def setting(request: pytest.FixtureRequest, kind: Any) -> Iterator[Setting]:
+    level = request.param
+    with kind(levels=[level]) as machine:
+        try:
+            session = SshTransport().connect(machine.endpoint(), 20)
+            session.report()
+            session.close()
+        except TangoCloudError as error:
+            pytest.skip(f"this host does not give the level: {error}")
+        yield Setting(machine, level, kind is servers.openssh)
+
+
+@pytest.fixture
+def session(setting: Setting) -> Iterator[Session]:
+    session = SshTransport().connect(setting.machine.endpoint(), 20)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def job(session: Session, tmp_path: Path) -> Iterator[Runner]:
+    job = Runner(session, tmp_path)
+    yield job
+    # Whatever it was, the next job on the machine is none the worse for it.
+    with suppress(MachineUnreachable):
+        assert job.says("echo fine; find . /tmp 2>/dev/null | grep -c left-behind || true") == (
+            "fine\n0\n"
+        )
+
+
+# Not ending
+
+
+def test_ignores_sigterm(job: Runner) -> None:
+    word = marker()
+    started = time.monotonic()
+    outcome, _ = job.run(
+        f"sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' {word}", wall_seconds=0.3
+    )
+    assert outcome.timed_out
+    assert time.monotonic() - started < 4
+    wait_until_gone(word, 0.1)
+
+
+def test_may_tidy_up_when_its_time_is_over(job: Runner) -> None:
+    output = job.says(
+        "trap 'echo tidied; exit 3' TERM; while :; do sleep 0.05; done", wall_seconds=0.3
+    )
+    assert "tidied" in output
+
+
+DAEMON = """
+import os, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.closerange(0, 100)
+time.sleep(60)
+"""
+
+
+def test_daemonises(job: Runner) -> None:
+    word = marker()
+    started = time.monotonic()
+    outcome, _ = job.run(f"{PYTHON} daemon.py {word}", "sleep 0.2", files={"daemon.py": DAEMON})
+    assert outcome.exit_status == 0
+    assert time.monotonic() - started < 3
+    assert not marked(word)
+
+
+def test_daemon_that_keeps_the_output_open(job: Runner) -> None:
+    word = marker()
+    started = time.monotonic()
+    outcome, output = job.run(f"(setsid sh -c 'sleep 60; true' {word} &) ; echo done")
+    assert outcome.exit_status == 0
+    assert output.endswith(b"\ndone\n")
+    assert time.monotonic() - started < 3
+    assert not marked(word)
+
+
+BOMB = """
+import os, sys, time
+while True:
+    try: os.fork()
+    except OSError: time.sleep(0.01)
+"""
+
+
+def test_forks_without_end(job: Runner) -> None:
+    word = marker()
+    started = time.monotonic()
+    outcome, _ = job.run(
+        f"{PYTHON} bomb.py {word}", files={"bomb.py": BOMB}, wall_seconds=0.7, processes=60
+    )
+    assert outcome.timed_out
+    assert time.monotonic() - started < 8
+    assert not marked(word)
+
+
+def test_processes_are_limited(job: Runner) -> None:
+    output = job.says(
+        "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 1 & done; echo all",
+        processes=8,
+    )
+    assert "all" not in output
+
+
+# Taking too much
+
+
+def test_fills_the_disk(job: Runner) -> None:
+    outcome, output = job.run(
+        "n=0; while :; do n=$((n+1)); head -c 5000000 /dev/zero > left-behind-$n; done",
+        disk_bytes=30_000_000,
+    )
+    assert outcome.disk_exceeded
+    assert outcome.exit_status is None
+    assert output.startswith(b"Autodriver: Job stopped: its disk limit of 30000000 bytes")
+
+
+def test_fills_the_disk_beside_its_directory(job: Runner) -> None:
+    outcome, _ = job.run(
+        'n=0; while :; do n=$((n+1)); head -c 5000000 /dev/zero > "$TMPDIR/left-behind-$n"; done',
+        disk_bytes=30_000_000,
+    )
+    assert outcome.disk_exceeded
+
+
+def test_writes_too_large_a_file(job: Runner) -> None:
+    outcome, output = job.run(
+        "head -c 5000000 /dev/zero > large; ls -l large | cut -d' ' -f5", file_bytes=1_000_000
+    )
+    assert b"5000000" not in output
+    assert outcome.exit_status is not None
+
+
+def test_takes_too_much_memory(job: Runner) -> None:
+    outcome, output = job.run(f"{PYTHON} -c 'x = bytearray(500_000_000)'", memory_bytes=200_000_000)
+    assert outcome.exit_status == 2
+    assert b"MemoryError" in output
+
+
+def test_reserves_much_address_space_without_using_it(job: Runner) -> None:
+    outcome, _ = job.run(
+        f"{PYTHON} -c 'import mmap; mmap.mmap(-1, 8 << 30, prot=mmap.PROT_READ)'",
+        memory_bytes=200_000_000,
+    )
+    assert outcome.exit_status == 0
+
+
+def test_prints_without_end(job: Runner, setting: Setting) -> None:
+    job.put("exec yes")
+    told = 0
+
+    def hear(data: bytes) -> None:
+        nonlocal told
+        told += len(data)
+
+    outcome = job.session.run(limits(wall_seconds=1.0, output_bytes=10_000), hear)
+    job.session.get(job.output)
+    output = job.output.read_bytes().partition(b"\n")[2]
+    assert outcome.timed_out
+    assert outcome.output_bytes > 1_000_000
+    assert told == 10_000
+    assert len(output) == 10_000 + len(ELISION)
+    work = setting.machine.work_dir / "agent"
+    if os.access(work, os.R_OK):
+        assert sum(file.stat().st_size for file in work.iterdir() if file.is_file()) < 50_000
+
+
+def test_prints_binary(job: Runner) -> None:
+    content = bytes(range(256)) * 500
+    assert job.run("cat binary", files={"binary": content})[1].partition(b"\n")[2] == content
+
+
+@pytest.mark.parametrize(("line", "status"), [("exit 137", 2), ("kill -9 $PPID", 137)])
+def test_ends_like_killed(job: Runner, line: str, status: int) -> None:
+    outcome, output = job.run(line)
+    assert outcome.exit_status == status
+    assert output.startswith(f"Autodriver: Job exited with status {status}\n".encode())
+
+
+# Reaching for what is not its own
+
+
+def test_environment_is_its_own(job: Runner) -> None:
+    names = {line.partition("=")[0] for line in job.says("env").splitlines()}
+    ours = {"HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"}
+    assert ours <= names <= ours | {"PWD", "SHLVL", "_", "MAKEFLAGS", "MAKELEVEL", "MFLAGS",
+                                    "MAKE_TERMERR", "MAKE_TERMOUT", "OLDPWD"}  # fmt: skip
+
+
+def test_reads_the_agents_files(job: Runner, setting: Setting) -> None:
+    if setting.level == "limits" and not setting.root:
+        pytest.skip("a job of the agent's own user reads what it reads")
+    work = setting.machine.work_dir
+    output = job.says(
+        f"cat {work}/agent/spool; ls {work}/agent; ls {work}; cat {setting.machine.folder}/host",
+        "true",
+        wall_seconds=5,
+    )
+    assert "lock" not in output
+    assert "PRIVATE KEY" not in output
+
+
+def test_reads_what_only_root_may(job: Runner) -> None:
+    output = job.says("cat /etc/shadow; echo; id -u")
+    assert "root:" not in output
+    assert not output.endswith("\n0\n")
+
+
+def test_sees_no_other_processes(job: Runner, setting: Setting) -> None:
+    if not setting.isolated:
+        pytest.skip("the level does not hide processes")
+    output = job.says("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert "sshd" not in output
+    assert "pytest" not in output
+
+
+def test_writes_beside_its_directories(job: Runner, setting: Setting) -> None:
+    if not setting.isolated:
+        pytest.skip("the level does not hide files")
+    places = "/left-behind /usr/left-behind /etc/left-behind /var/left-behind /dev/left-behind"
+    output = job.says(f"for p in {places}; do echo x > $p && echo wrote $p; done; true")
+    assert "wrote" not in output
+
+
+@pytest.mark.parametrize("target", ["secret", "/etc/shadow"])
+def test_puts_links_where_output_or_input_is_expected(
+    job: Runner, setting: Setting, target: str, tmp_path: Path
+) -> None:
+    secret = setting.machine.folder / "secret"
+    secret.write_text("TOP SECRET")
+    secret.chmod(0o600)
+    aim = secret if target == "secret" else Path(target)
+    work = setting.machine.work_dir
+    lines = [
+        f"rm -f Makefile; ln -s {aim} Makefile; ln -s {aim} output; ln -s {aim} spool",
+        f"mkdir d; ln -s {aim.parent} d/link; ln -s {aim.parent} link",
+        f"cd ..; mv job away; ln -s {aim.parent} job; rm -rf tmp; ln -s {aim.parent} tmp; true",
+        f"cd {work} && rm -rf agent && ln -s {aim.parent} agent; true",
+    ]
+    before = aim.stat() if aim.exists() else None
+    for line in lines:
+        with suppress(TangoCloudError):
+            output = job.run(f"{line} 2>/dev/null")[1]
+            assert b"TOP SECRET" not in output
+            assert b"root:" not in output
+    if before is not None:
+        after = aim.stat()
+        assert (after.st_ino, after.st_size, after.st_mode, after.st_uid) == (
+            before.st_ino,
+            before.st_size,
+            before.st_mode,
+            before.st_uid,
+        )
+
+
+def test_reaches_the_network_only_when_it_may(job: Runner, setting: Setting) -> None:
+    code = "import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('reached')"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = f'{PYTHON} -c "{code.format(port=listener.getsockname()[1])}"'
+        assert "reached" in job.says(line, network=True)
+        if not setting.isolated:
+            with pytest.raises(JobRefused, match="network"):
+                job.run(line, network=False)
+            return
+        assert "reached" not in job.says(line, network=False)
+        own = "import socket as s; l = s.create_server(('127.0.0.1', 0)); "
+        own += "s.create_connection(l.getsockname(), 2); print('itself')"
+        assert "itself" in job.says(f'{PYTHON} -c "{own}"', network=False)
+
+
+# Leaving something behind (what it leaves is looked for by the fixture `job`)
+
+
+def test_leaves_files_for_the_next_job(job: Runner) -> None:
+    job.run('for d in . "$HOME" "$TMPDIR"; do echo x > "$d/left-behind"; done')
+
+
+def test_leaves_files_in_shared_places(job: Runner, setting: Setting) -> None:
+    if not setting.isolated:
+        pytest.skip("the level has no places of its own but the directory and TMPDIR")
+    places = "/tmp /var/tmp /dev/shm"
+    job.run(f"for d in {places}; do echo x > $d/left-behind-2; done")
+    assert job.says(f"ls {places}").count("left-behind") == 0
+
+
+def test_deletes_its_own_directory(job: Runner) -> None:
+    outcome, output = job.run('rm -rf "$PWD" 2>/dev/null; echo deleted')
+    assert output.endswith(b"\ndeleted\n")
+    assert outcome.exit_status == 0
+
+
+def test_takes_away_all_rights(job: Runner) -> None:
+    job.run("mkdir -p left-behind/b/c; echo x > left-behind/b/c/d", "chmod 0 left-behind/b/c",
+            "chmod 0 left-behind/b left-behind; chmod 0 .")  # fmt: skip
+
+
+def test_nests_deeper_than_paths_reach(job: Runner) -> None:
+    code = "import os\nfor _ in range(1500):\n  os.mkdir('left-behind'); os.chdir('left-behind')\n"
+    job.run(f"{PYTHON} nest.py", files={"nest.py": code})
+
+
+# The agent's end is the job's
+
+
+def test_dies_with_the_agent(job: Runner, setting: Setting) -> None:
+    word = marker()
+    job.put(f"sh -c 'sleep 60; true' {word}")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(job.session.run, limits())
+        wait_until_there(word)
+        for process in _agents(setting):
+            process.kill()
+        with pytest.raises(MachineUnreachable):
+            running.result(timeout=10)
+    wait_until_gone(word, 3)
+
+
+def test_its_daemons_die_with_the_agent(job: Runner, setting: Setting) -> None:
+    word = marker()
+    job.put(f"{PYTHON} daemon.py {word}", "sleep 60", files={"daemon.py": DAEMON})
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(job.session.run, limits())
+        wait_until_there(word)
+        for process in _agents(setting):
+            process.kill()
+        with pytest.raises(MachineUnreachable):
+            running.result(timeout=10)
+    wait_until_gone(word, 3)
+
+
+def _agents(setting: Setting) -> list[psutil.Process]:
+    """The agents, without the children that they forked."""
+    family = setting.machine.family()
+    found = {}
+    for process in family:
+        with suppress(psutil.Error):
+            if any("SystemExit" in word for word in process.cmdline()):
+                found[process.pid] = process
+    return [process for process in found.values() if process.ppid() not in found]
+
+
+def test_input_modes_do_not_give_other_users_a_way_in(job: Runner, setting: Setting) -> None:
+    job.put("true", files={"private": "x"})
+    mode = stat.S_IMODE((setting.machine.work_dir / "job").stat().st_mode)
+    assert mode == 0o700

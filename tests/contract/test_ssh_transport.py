@@ -1,0 +1,143 @@
+"""The `ssh` transport, held to the contract against three real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tango_cloud.core.errors import MachineUnreachable
+from tango_cloud.transports.protocol import Transport
+from tango_cloud.transports.ssh import SshTransport
+
+from . import servers
+from .jobs import Runner, limits
+from .transport_contract import CONNECT_SECONDS, TransportContract
+
+
+class SshContract(TransportContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def transport(cls) -> Transport:
+        return SshTransport()
+
+
+@pytest.mark.skipif(servers.SSHD is None, reason="OpenSSH's sshd is not installed")
+class TestOpenSsh(SshContract):
+    @staticmethod
+    def start_machine() -> AbstractContextManager[servers.Server]:
+        return servers.openssh()
+
+
+@pytest.mark.skipif(
+    servers.SSHD is None or servers.BWRAP is None,
+    reason="OpenSSH's sshd and bubblewrap are not both installed",
+)
+class TestOpenSshInBubblewrap(SshContract):
+    @staticmethod
+    def start_machine() -> AbstractContextManager[servers.Server]:
+        return servers.openssh_in_bubblewrap()
+
+
+class TestAsyncssh(SshContract):
+    @staticmethod
+    def start_machine() -> AbstractContextManager[servers.Server]:
+        return servers.asyncssh_server()
+
+
+def test_a_fresh_host_key_is_staged_and_activated(tmp_path: Path) -> None:
+    commands = {"stage": ["/bin/echo", "ssh-ed25519 AAAA comment"], "activate": ["/bin/true"]}
+    with servers.asyncssh_server(host_key=commands) as machine:
+        session = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+        assert session.stage_host_key() == "ssh-ed25519 AAAA"
+        session.activate_host_key()
+        session.close()
+
+
+def test_a_server_that_refuses_for_a_moment_is_tried_again() -> None:
+    with servers.asyncssh_server() as machine:
+        port = servers.free_port()
+        forwarder = threading.Thread(target=_forward_later, args=(port, machine.port, 0.3))
+        forwarder.start()
+        session = SshTransport().connect(machine.endpoint(port=port), CONNECT_SECONDS)
+        assert session.alive()
+        session.close()
+        forwarder.join()
+
+
+def test_a_server_that_says_nothing_costs_no_more_than_the_time_given() -> None:
+    with socket.socket() as silent, servers.asyncssh_server() as machine:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+        with pytest.raises(MachineUnreachable):
+            SshTransport().connect(machine.endpoint(port=silent.getsockname()[1]), 1.0)
+        assert time.monotonic() - started < 3
+
+
+def test_a_machine_without_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tango_cloud.machine.bundle.COMMAND", "echo no python here >&2; exit 127")
+    with (
+        servers.asyncssh_server() as machine,
+        pytest.raises(MachineUnreachable, match="no python here"),
+    ):
+        SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+
+
+def test_a_machine_that_is_told_nonsense_says_so() -> None:
+    with (
+        servers.asyncssh_server(work_dir="relative") as machine,
+        pytest.raises(MachineUnreachable, match="absolute path"),
+    ):
+        SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+
+
+def test_a_frozen_machine_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence, with the connection still there, as when a host hangs."""
+    monkeypatch.setattr("tango_cloud.transports.ssh.channel.SILENCE_SECONDS", 1.5)
+    with servers.asyncssh_server() as machine:
+        session = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+        job = Runner(session, tmp_path)
+        job.put("sleep 30")
+        family = machine.family()
+        timer = threading.Timer(0.3, _freeze, [family])
+        timer.start()
+        try:
+            started = time.monotonic()
+            with pytest.raises(MachineUnreachable):
+                job.session.run(limits())
+            assert time.monotonic() - started < 5
+        finally:
+            timer.join()
+            for process in family:
+                process.resume()
+
+
+def _freeze(family: list[psutil.Process]) -> None:
+    for process in family:
+        process.suspend()
+
+
+def _forward_later(port: int, target: int, seconds: float) -> None:
+    """Refuse for a while, then pass one connection on."""
+    time.sleep(seconds)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        inner, _ = listener.accept()
+    with inner, socket.create_connection(("127.0.0.1", target)) as outer:
+        back = threading.Thread(target=_copy, args=(outer, inner))
+        back.start()
+        _copy(inner, outer)
+        back.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
