@@ -40,6 +40,9 @@ format: $(BIN)/.dev ## Format Python and Terraform
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tango_cloud.terraform fmt -recursive terraform
 
+bench: $(BIN)/.dev ## Measure: job overhead, provisioning, footprint (minutes); see docs/benchmarks.md
+	$(BIN)/python -m bench
+
 wheel: $(BIN)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 

@@ -1,10 +1,15 @@
-"""What one job costs on a warm machine, beyond the job itself."""
+"""What one job costs on a warm machine, beyond the job itself.
+
+A machine gets ready for its next job while it has nothing to do. So there are two figures: of jobs
+that come now and then, and of jobs back to back, where getting ready is part of the way.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +44,9 @@ from tango_cloud.wiring import state_folder
 ROUNDS = 100
 STOCK_EVERY = 25
 """Rounds between two of the stock way, which takes seconds: it is run in among the others."""
+BLOCK = 10
+"""How many jobs follow each other at once, back to back."""
+PAUSE_SECONDS = 0.02
 OURS, STOCK, FLOOR = "copyIn + runJob + copyOut", "stock: ssh, scp", "floor: 3 exec channels"
 _KEY = MachineKey("bench", 1000, "local")
 _VM = SimpleNamespace(id=_KEY.id, name=_KEY.name, image="local.img")
@@ -48,7 +56,9 @@ def main() -> None:
     report.say("## Overhead of one job on a warm machine")
     report.say(
         f"{FILES} files of {FILE_BYTES} bytes in, `make` of a Makefile that does nothing, output "
-        f"out; medians of {ROUNDS} rounds in ms, quartiles in brackets."
+        f"out; medians of {ROUNDS} rounds in ms, quartiles in brackets. Pauses of "
+        f"{PAUSE_SECONDS * 1000:.0f} ms between jobs, but for `back to back`. `files`: creating "
+        "and removing as many files there, by themselves; what the file system takes."
     )
     kinds = []
     for kind in (ISOLATED, BARE_SSHD, FROM_PIP):
@@ -75,6 +85,7 @@ class _Measurement:
         self.level = ""
         self.levels: list[str] = []
         self.jobs = Series()
+        self.back_to_back = Series()
         self.steps = Series()
         self.by_level = Series()
 
@@ -106,13 +117,18 @@ class _Measurement:
             if stock is not None:
                 with self.jobs.timing(STOCK):
                     stock.run_job(bench.files, bench.output)
-            interleave(contenders, STOCK_EVERY, self.jobs)
+            interleave(contenders, STOCK_EVERY, self.jobs, PAUSE_SECONDS)
+        for number in range(2 * ROUNDS):
+            name = OURS if number // BLOCK % 2 == 0 else FLOOR
+            with self.back_to_back.timing(name):
+                contenders[name]()
         connection.close()
 
     def _split(self, bench: _Bench, wanted: RunLimits) -> None:
         """The same through the session alone, step by step: no ledger, no integers."""
         session = bench.fleet.session(_KEY)
         for _ in range(ROUNDS):
+            time.sleep(PAUSE_SECONDS)
             with self.steps.timing("put"):
                 session.put(bench.files)
             with self.steps.timing("run"):
@@ -127,6 +143,10 @@ class _Measurement:
         root = settings.state_dir / "local" / "instances" / bench.machine.instance_id
         facts = root / "inside" / "etc" / "machine.json"
         told = json.loads(facts.read_text())
+        work_dir = root / "inside" / "work" if self.kind.isolate == "yes" else told["work_dir"]
+        for _ in range(ROUNDS):
+            with self.steps.timing("files"):
+                _touch_files(Path(work_dir))
         contenders: dict[str, Callable[[], object]] = {}
         wanted = limits(settings.job)
         for level in STRONGEST_FIRST:
@@ -143,7 +163,7 @@ class _Measurement:
             contenders[level.name] = bench.by_session(session, wanted)
         facts.write_text(json.dumps(told))
         interleave(contenders, 5, Series())
-        interleave(contenders, ROUNDS, self.by_level)
+        interleave(contenders, ROUNDS, self.by_level, PAUSE_SECONDS)
 
 
 class _Bench:
@@ -211,6 +231,14 @@ def _three_channels(connection: paramiko.SSHClient) -> None:
         _expect(stdout.channel.recv_exit_status(), "true")
 
 
+def _touch_files(folder: Path) -> None:
+    paths = [folder / f"bench{number}" for number in range(FILES)]
+    for path in paths:
+        path.touch(exist_ok=False)
+    for path in paths:
+        path.unlink()
+
+
 def _expect(answer: int, what: str) -> None:
     if answer != 0:
         raise RuntimeError(f"{what} answered {answer}")
@@ -219,7 +247,7 @@ def _expect(answer: int, what: str) -> None:
 def _print_comparison(measured: Sequence[_Measurement]) -> None:
     rows = []
     for each in measured:
-        jobs = each.jobs
+        jobs, together = each.jobs, each.back_to_back
         ours, floor = jobs.median(OURS), jobs.median(FLOOR)
         stock, gain = "-", "-"
         if jobs.count(STOCK):
@@ -233,14 +261,17 @@ def _print_comparison(measured: Sequence[_Measurement]) -> None:
                 f"{report.milliseconds(floor)} ({report.spread(jobs, FLOOR)})",
                 gain,
                 report.times(ours / floor),
+                report.milliseconds(together.median(OURS)),
+                report.times(together.median(OURS) / together.median(FLOOR)),
             ]
         )
-    report.table(["machine", f"ours: {OURS}", STOCK, FLOOR, "stock / ours", "ours / floor"], rows)
+    header = ["machine", f"ours: {OURS}", STOCK, FLOOR, "stock / ours", "ours / floor"]
+    report.table([*header, "back to back: ours", "ours / floor"], rows)
 
 
 def _print_steps(measured: Sequence[_Measurement]) -> None:
     report.say("The steps by themselves, and `waitVM` on a machine that is ready:")
-    names = ("put", "run", "get", "waitVM")
+    names = ("put", "run", "get", "waitVM", "files")
     report.table(
         ["machine", *names],
         [
@@ -262,7 +293,7 @@ def _print_levels(measured: Sequence[_Measurement]) -> None:
                 cells.append("-")
                 continue
             median = each.by_level.median(name)
-            cells.append(f"{report.milliseconds(median)} (+{(median - least) * 1000:.1f})")
+            cells.append(f"{report.milliseconds(median)} ({(median - least) * 1000:+.1f})")
         rows.append([str(each.kind), *cells])
     report.table(["machine", *names], rows)
 

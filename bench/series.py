@@ -46,11 +46,17 @@ class Series:
         return first, third
 
 
-def interleave(contenders: Mapping[str, Contender], rounds: int, series: Series) -> None:
-    """Time each contender once a round, in an order that rotates: none always follows another."""
+def interleave(
+    contenders: Mapping[str, Contender], rounds: int, series: Series, pause: float = 0.0
+) -> None:
+    """Time each contender once a round, in an order that rotates: none always follows another.
+
+    Before each one nothing happens for `pause` seconds.
+    """
     names = list(contenders)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
+            time.sleep(pause)
             with series.timing(name):
                 contenders[name]()

@@ -23,7 +23,7 @@ from tango_cloud.machine.failures import DAMAGED, REFUSED, Failure
 
 JOB_DIRECTORIES = ("job", "tmp", "shm")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOCK_SECONDS = 5.0
+_LOCK_SECONDS = 2.0
 """How long to wait for the lock: an agent whose connection broke may still be stopping its job."""
 _LOCK_PAUSE = 0.02
 

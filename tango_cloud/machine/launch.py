@@ -171,8 +171,9 @@ def execute(command: tuple[str, ...], env: Mapping[str, str]) -> None:
 
     Raises OSError when it is there and cannot be run.
     """
-    try:
-        os.execvpe(command[0], command, env)
-    except FileNotFoundError:
-        os.write(2, f"{command[0]}: not installed on this machine\n".encode())
-        os._exit(NOT_FOUND)
+    # Not by os.execvpe: that imports a module, from a place which is out of sight by now.
+    for folder in PATH.split(":"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.execve(os.path.join(folder, command[0]), command, env)
+    os.write(2, f"{command[0]}: not installed on this machine\n".encode())
+    os._exit(NOT_FOUND)

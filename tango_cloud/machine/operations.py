@@ -104,19 +104,29 @@ class Operations:
             driver = Driver(self._wire, sandbox, output, live, self._worker.processes())
             try:
                 outcome = driver.run(limits)
-                if not outcome.get("cancelled"):
-                    try:
-                        output.finish()
-                        folders.write_outcome(header(driver, outcome, limits))
-                    except OSError as error:
-                        raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
             finally:
-                quiet = driver.stopped == GONE
-                folders.prepare()  # a job of the agent's own user may have removed its directory
-                self._worker.empty((lambda: None) if quiet else self._wire.tick)
-        if driver.stopped == GONE:
-            raise ConnectionGone
+                # Before the output is completed: the job may have left no room for that.
+                fault = self._empty(quietly=driver.stopped == GONE)
+            if driver.stopped == GONE:
+                raise ConnectionGone
+            if not outcome.get("cancelled"):
+                try:
+                    output.finish()
+                    folders.write_outcome(header(driver, outcome, limits))
+                except OSError as error:
+                    raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
+        if fault is not None:
+            raise fault
         return outcome
+
+    def _empty(self, quietly: bool) -> Failure | None:
+        """Remove what a job left. The failure is returned: its output is worth keeping first."""
+        try:
+            self._folders.prepare()  # a job of the agent's own user may have removed its directory
+            self._worker.empty((lambda: None) if quietly else self._wire.tick)
+        except Failure as failure:
+            return failure
+        return None
 
     def prepare_ahead(self) -> None:
         """Start making the sandbox of the next job, if none waits. What is wrong is told by `run`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +35,26 @@ def write(folder: Path, files: Files, executable: Container[str] = ()) -> list[I
 def recipe(*lines: str) -> str:
     """A Makefile whose target runs the shell commands, one after another."""
     return "all:\n" + "".join(f"\t@{line.replace('$', '$$')}\n" for line in lines)
+
+
+class Keeper:
+    """Keeps a session to one machine from test to test, and makes a new one when a test broke it:
+    that is what callers do, and connecting takes longer than most tests."""
+
+    def __init__(self, connect: Callable[[], Session]) -> None:
+        self._connect = connect
+        self._session: Session | None = None
+
+    def session(self) -> Session:
+        if self._session is None or not self._session.alive():
+            self.close()
+            self._session = self._connect()
+        return self._session
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 class Runner:

@@ -134,7 +134,7 @@ def running(path: Path, argv: list[str], port: int, username: str, key: str) -> 
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.terminate()
             process.wait(timeout=5)
-        _, alive = psutil.wait_procs([one for one in family if one.pid != process.pid], timeout=5)
+        alive = _wait_for([one for one in family if one.pid != process.pid])
         for one in alive:
             one.kill()
         if process.poll() is None:
@@ -143,6 +143,25 @@ def running(path: Path, argv: list[str], port: int, username: str, key: str) -> 
         assert not alive, f"left running: {alive}"
         left = [one for one in psutil.process_iter() if mentions(one, path)]
         assert not left, f"left running: {left}"
+
+
+def _wait_for(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of the processes that have not ended within some seconds.
+
+    An orphan that has ended and that the host's init does not collect counts as ended.
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        processes = [one for one in processes if _is_alive(one)]
+        if not processes or time.monotonic() > deadline:
+            return processes
+        time.sleep(0.01)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def mentions(process: psutil.Process, path: Path) -> bool:

@@ -27,7 +27,7 @@ from tango_cloud.machine.output import ELISION
 from tango_cloud.transports.protocol import InputFile, Session, Transport
 from tango_cloud.transports.ssh import archive
 
-from .jobs import Runner, limits, marker, recipe, wait_until_gone, wait_until_there, write
+from .jobs import Keeper, Runner, limits, marker, recipe, wait_until_gone, wait_until_there, write
 from .servers import Server, free_port, write_keys
 
 CONNECT_SECONDS = 20.0
@@ -51,11 +51,16 @@ class TransportContract:
         """A machine of a test's own, which it may kill."""
         raise NotImplementedError
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def keeper(cls, transport: Transport, machine: Server) -> Iterator[Keeper]:
+        keeper = Keeper(lambda: transport.connect(machine.endpoint(), CONNECT_SECONDS))
+        yield keeper
+        keeper.close()
+
     @pytest.fixture
-    def session(self, transport: Transport, machine: Server) -> Iterator[Session]:
-        session = transport.connect(machine.endpoint(), CONNECT_SECONDS)
-        yield session
-        session.close()
+    def session(self, keeper: Keeper) -> Session:
+        return keeper.session()
 
     @pytest.fixture
     def job(self, session: Session, tmp_path: Path) -> Runner:

@@ -46,7 +46,11 @@ class AgentChannel:
 
     @classmethod
     def start(cls, transport: paramiko.Transport, timeout: float) -> AgentChannel:
-        """Open a channel and start an agent on it, within `timeout` seconds."""
+        """Open a channel and start an agent on it, within `timeout` seconds.
+
+        Raises MachineUnreachable, also when the machine has no usable Python or was told nonsense
+        about itself: its first boot may not have come to that yet.
+        """
         with _breaking("the machine did not start our agent"):
             channel = transport.open_session(timeout=timeout)
             channel.settimeout(timeout)
@@ -55,7 +59,7 @@ class AgentChannel:
             channel.sendall(bundle.payload())
         try:
             agent._answer(frames.REPLY)
-        except MachineUnreachable as error:
+        except TangoCloudError as error:
             raise MachineUnreachable(f"{error}{_said(channel)}") from error
         channel.settimeout(SILENCE_SECONDS)
         return agent

@@ -100,6 +100,9 @@ def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
     except BaseException:
         transport.close()
         raise
+    if not transport.initial_kex_done:  # it returns without a word when the time is over
+        transport.close()
+        raise TimeoutError("no key exchange within the time given")
     return transport
 
 
@@ -144,6 +147,9 @@ def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, deadline: f
     try:
         transport.auth_publickey(endpoint.username, key)
     except paramiko.AuthenticationException as error:
+        # A connection that breaks here, or a server that never answers, is told in the same way.
+        if not transport.is_active() or time.monotonic() >= deadline:
+            raise MachineUnreachable(f"{who}: {error}") from error
         raise AuthenticationError(f"{who}: the machine refused our key: {error}") from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise MachineUnreachable(f"{who}: {error or type(error).__name__}") from error

@@ -17,23 +17,29 @@ OPEN_FILES = 4096
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 PR_SET_CHILD_SUBREAPER = 36
 
-# $1 pid file, $2 python, $3 machine program, $4 root, $5 instance id, then the server's command.
-# Its input is a pipe from `start`, which says a word once the machine runs. When the pipe closes
-# without it, `start` was killed (as Terraform does when it is interrupted), and nobody is going to
-# know of this machine. The inner shell's `exec` keeps its pid: what it writes is the pid of the
-# server's command. That runs in the foreground: what a shell runs in the background ignores SIGINT,
-# and so would every job.
+# $1 python, $2 machine program, $3 root, $4 instance id, then the server's command.
+#
+# Its input is a pipe from `start`: a first word when the folder is there, a second once the machine
+# runs. When the pipe closes before, `start` was killed (as Terraform does when it is interrupted),
+# and nobody is going to know of this machine: whatever there is of it is removed. The inner shell's
+# `exec` keeps its pid: what it writes is the pid of the server's command. That runs in the
+# foreground: what a shell runs in the background ignores SIGINT, and so would every job.
 SUPERVISOR = """
-pid_file=$1 python=$2 program=$3 root=$4 id=$5
-shift 5
+python=$1 program=$2 root=$3 id=$4
+shift 4
 exec 3<&0 </dev/null
-(
-    read -r word <&3 && exit
-    until [ -s "$pid_file" ]; do sleep 0.02; done
-    kill -KILL "$(cat "$pid_file")"
-) &
-exec 3<&-
-/bin/sh -c 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec "$@"' "$pid_file" "$@"
+if read -r word <&3; then
+    folder=$root/instances/$id
+    program=$folder/program
+    exec >>"$folder/console.log" 2>&1
+    (
+        read -r word <&3 && exit
+        until [ -s "$folder/pid" ]; do sleep 0.02; done
+        kill -KILL "$(cat "$folder/pid")"
+    ) &
+    exec 3<&-
+    /bin/sh -c 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec "$@"' "$folder/pid" "$@"
+fi
 exec "$python" -I -S "$program" stop "$root" "$id"
 """
 
