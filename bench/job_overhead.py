@@ -41,8 +41,8 @@ from tango_cloud.transports.protocol import InputFile, RunLimits, Session
 from tango_cloud.transports.ssh import SshTransport
 from tango_cloud.wiring import state_folder
 
-ROUNDS = 100
-STOCK_EVERY = 25
+ROUNDS = 90
+STOCK_EVERY = 30
 """Rounds between two of the stock way, which takes seconds: it is run in among the others."""
 BLOCK = 10
 """How many jobs follow each other at once, back to back."""

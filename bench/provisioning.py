@@ -40,7 +40,7 @@ from tango_cloud.transports.protocol import Session
 from tango_cloud.transports.ssh import SshTransport
 from tango_cloud.wiring import build_provider, state_folder
 
-ROUNDS: Mapping[int, int] = {1: 7, 10: 3, 50: 1}
+ROUNDS: Mapping[int, int] = {1: 5, 10: 3, 50: 1}
 SEPARATE_UP_TO: Mapping[Kind, int] = {ISOLATED: 50, FROM_PIP: 10}
 """Beyond it the separate applies would take minutes."""
 OURS, SEPARATE, DIRECT = "ours", "separate applies", "no Terraform"

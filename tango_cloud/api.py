@@ -52,9 +52,9 @@ class CloudMachine:
         MachineDamaged, MachineUnreachable, or what waiting for the machine raises.
         """
         self._fleet.wait(self.key, self._ready_seconds)
-        self._fleet.lease(self.key)
+        session = self._fleet.lease(self.key)
         try:
-            return execute(job, self._fleet.session(self.key), self.name, output, on_output)
+            return execute(job, session, self.name, output, on_output)
         finally:
             self._fleet.unlease(self.key)
 

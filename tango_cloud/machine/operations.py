@@ -133,7 +133,7 @@ class Operations:
 
         It is made for a job with network if the last one had it: most machines' jobs are alike.
         """
-        with contextlib.suppress(Failure):
+        with contextlib.suppress(Failure, OSError):
             launch = Launch(self._facts, self._folders, self._network, COMMAND)
             level = self._chosen().level
             if self._sandbox is not None and not self._sandbox.fits(level, launch):

@@ -174,7 +174,7 @@ class Burst:
             try:
                 self._fleet.wait(key, self._plan.ready_seconds, self._stop)
                 self._tell(Happening(Step.MACHINE_READY, key.instance_name))
-                session = self._fleet.session(key)
+                session = self._fleet.lease(key)
             except TangoCloudError as no_machine:
                 self._jobs.put((number, job))
                 if not isinstance(no_machine, Cancelled):
@@ -202,7 +202,6 @@ class Burst:
         self._tell(Happening(Step.JOB_STARTED, machine, job.name))
         with self._lock:
             self._running[key] = session
-        self._fleet.lease(key)
         try:
             if self._stop.is_set():
                 raise MachineUnreachable("cancelled")  # just before `cancel` could see the session

@@ -50,6 +50,7 @@ class Committer:
         self._lock = threading.Lock()
         self._to_remove: dict[str, Machine] = {}
         self._removing: set[str] = set()
+        self._waves_in_removal: set[str] = set()
         self._own_waves: set[str] = set()
         self._creation = GroupCommit(
             "create",
@@ -61,7 +62,7 @@ class Committer:
         )
         self._removal = GroupCommit(
             "remove",
-            pending=lambda: len(self._to_remove),
+            pending=self._removable,
             claim=self._claim_removals,
             next_due=lambda: None,
             window=window,
@@ -126,12 +127,17 @@ class Committer:
         return work
 
     def _claim_removals(self) -> Sequence[Work]:
-        with self._lock:
-            machines, self._to_remove = list(self._to_remove.values()), {}
-            self._removing.update(machine.uid for machine in machines)
+        """One piece of work for each wave. What goes from a wave that a removal is at work on stays
+        in the queue for the next one: Terraform would only wait, with long pauses, for its lock.
+        """
         by_wave: defaultdict[tuple[str, str], list[Machine]] = defaultdict(list)
-        for machine in machines:
-            by_wave[machine.wave, machine.provider].append(machine)
+        with self._lock:
+            for uid, machine in list(self._to_remove.items()):
+                if machine.wave not in self._waves_in_removal:
+                    by_wave[machine.wave, machine.provider].append(machine)
+                    self._removing.add(uid)
+                    del self._to_remove[uid]
+            self._waves_in_removal.update(wave for wave, _ in by_wave if wave)
         return [
             self._removing_work(wave, provider, members)
             for (wave, provider), members in by_wave.items()
@@ -145,9 +151,17 @@ class Committer:
             finally:
                 with self._lock:
                     self._removing.difference_update(machine.uid for machine in machines)
+                    self._waves_in_removal.discard(wave)
+                    more = bool(self._to_remove)
                 self._waves.signal(machines)
+                if more:
+                    self._removal.kick()
 
         return work
+
+    def _removable(self) -> int:
+        with self._lock:
+            return sum(m.wave not in self._waves_in_removal for m in self._to_remove.values())
 
     def _await_applied(self, wave: str) -> None:
         """Return when nobody is applying the wave: a machine could come up after its removal."""

@@ -151,27 +151,33 @@ class Fleet:
             self._committer.tend(machine)
             news = self._signals.wait(machine.uid, min(_POLL_SECONDS, deadline - self._clock()))
 
+    def lease(self, key: MachineKey) -> Session:
+        """The session with a ready machine, which from now on shows as held by a job.
+
+        Raises as `session`.
+        """
+        leased = self._ledger.machines.move_live(key, State.LEASED)
+        return self._session(key, leased or self._ledger.machines.live(key))
+
+    def unlease(self, key: MachineKey) -> None:
+        """The job is over."""
+        self._ledger.machines.move_live(key, State.READY)
+
     def session(self, key: MachineKey) -> Session:
         """The session with a machine that was ready before.
 
         Raises MachineNotFound when there is none, MachineUnreachable when it is not ready, as a
         machine is not that was replaced since the caller last waited for it.
         """
-        machine = self._ledger.machines.live(key)
+        return self._session(key, self._ledger.machines.live(key))
+
+    def _session(self, key: MachineKey, machine: Machine | None) -> Session:
         if machine is None:
             raise MachineNotFound(f"{key}: no such machine")
         if machine.state not in USABLE:
             raise MachineUnreachable(f"{key} is {machine.state}, not ready")
         compress = self._sites[machine.provider].provider.compress
         return self._connections.get(machine, compress=compress)
-
-    def lease(self, key: MachineKey) -> None:
-        """Note that a job holds the machine, for those who look at the books."""
-        self._move_if_live(key, State.LEASED)
-
-    def unlease(self, key: MachineKey) -> None:
-        """Note that the job is over."""
-        self._move_if_live(key, State.READY)
 
     def broken(self, key: MachineKey, session: Session) -> None:
         """The session failed its user: the next one connects anew."""
@@ -181,7 +187,7 @@ class Fleet:
 
     def condemn(self, key: MachineKey, why: str) -> None:
         """The machine may not be used again: its next `wait` fails, until it is destroyed."""
-        self._move_if_live(key, State.FAILED, Reason.DAMAGED, why)
+        self._ledger.machines.move_live(key, State.FAILED, Reason.DAMAGED, why)
 
     # Removing
 
@@ -255,13 +261,6 @@ class Fleet:
         """Finish what was begun, and close every connection. Machines stay."""
         self._committer.close()
         self._connections.close_all()
-
-    def _move_if_live(
-        self, key: MachineKey, target: State, reason: Reason = Reason.NONE, detail: str = ""
-    ) -> None:
-        machine = self._ledger.machines.live(key)
-        if machine is not None:
-            self._ledger.machines.move(machine.uid, target, reason, detail)
 
     def _again(self, key: MachineKey) -> Machine:
         last = self._ledger.machines.last(key)

@@ -110,8 +110,9 @@ class Stacks:
             )
 
     def discard(self, wave: str) -> None:
-        """Forget a wave that has no machine left."""
-        shutil.rmtree(self._wave_folder(wave), ignore_errors=True)
+        """Forget a wave that has no machine left. Idempotent."""
+        if wave:
+            shutil.rmtree(self._wave_folder(wave), ignore_errors=True)
 
     def cancel(self) -> None:
         """Interrupt every apply of this process, now and from now on. Removals go on."""

@@ -107,9 +107,13 @@ class Waves:
         for machine in machines:
             self._connections.close(machine.uid)
         left = self._clear(wave, provider, {machine.uid for machine in machines})
-        for machine in machines:
-            if machine.uid not in left:
-                self._ledger.machines.move(machine.uid, State.GONE, Reason.RELEASED)
+        gone = {machine.uid for machine in machines} - left
+        others = [m for m in self._ledger.machines.of_wave(wave) if m.uid not in gone]
+        if all(machine.state is State.GONE for machine in others):
+            # Before the books say so: who waits for the last machine finds nothing left of its wave.
+            self._stacks.discard(wave)
+        for uid in gone:
+            self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
         self._close(wave)
 
     def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:

@@ -105,8 +105,7 @@ class TangoCloud:
         try:
             files = input_files(inputFiles)
             key = self._key(vm)
-            session = self._fleet.session(key)
-            self._fleet.lease(key)
+            session = self._fleet.lease(key)
             try:
                 session.put(files)
             except MachineUnreachable:

@@ -29,17 +29,16 @@ from .jobs import Keeper, Runner, limits, marked, marker, wait_until_gone, wait_
 PYTHON = "/usr/bin/python3"
 LEVELS = ("bubblewrap", "namespaces", "limits")
 
-needs_sshd = pytest.mark.skipif(servers.SSHD is None, reason="OpenSSH's sshd is not installed")
-needs_bubblewrap = pytest.mark.skipif(servers.BWRAP is None, reason="bubblewrap is not installed")
-pytestmark = needs_sshd
-
 KINDS = [
+    pytest.param(servers.asyncssh_server, id="root" if os.geteuid() == 0 else "user"),
     pytest.param(
-        servers.openssh,
-        id="root",
-        marks=pytest.mark.skipif(os.geteuid() != 0, reason="an agent that is root takes root"),
+        servers.openssh_in_bubblewrap,
+        id="unprivileged",
+        marks=pytest.mark.skipif(
+            servers.SSHD is None or servers.BWRAP is None,
+            reason="OpenSSH's sshd and bubblewrap are not both installed",
+        ),
     ),
-    pytest.param(servers.openssh_in_bubblewrap, id="unprivileged", marks=needs_bubblewrap),
 ]
 
 
@@ -63,7 +62,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 def setting(request: pytest.FixtureRequest, kind: Any) -> Iterator[Setting]:
     level = request.param
     with kind(levels=[level]) as machine:
-        setting = Setting(machine, level, kind is servers.openssh)
+        setting = Setting(machine, level, os.geteuid() == 0 and kind is servers.asyncssh_server)
         try:
             setting.keeper.session().report()
         except TangoCloudError as error:

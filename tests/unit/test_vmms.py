@@ -265,6 +265,7 @@ def test_no_cloud_no_exception_except_from_getvms(
     with caplog.at_level(logging.ERROR):
         vmms.safeDestroyVM(vm)
     assert "stays on the books" in caplog.text
+    rig.cloud.immortal.add(vm.instance_id)
     rig.cloud.unavailable = False
     assert [listed.id for listed in vmms.getVMs()] == [1000]
 

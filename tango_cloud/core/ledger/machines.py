@@ -6,7 +6,20 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, String, and_, cast, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from tango_cloud.core.ledger.database import Database
@@ -63,22 +76,15 @@ class Machines:
 
     def live(self, key: MachineKey) -> Machine | None:
         """The machine that bears this identity now."""
-        rows = self._select(
-            machines.c.deployment == key.deployment,
-            machines.c.id == key.id,
-            machines.c.name == key.name,
-            machines.c.state != State.GONE,
-        )
-        return rows[0] if rows else None
+        with self._database.read() as connection:
+            row = connection.execute(_LIVE, _identity(key)).first()
+        return _machine(row) if row else None
 
     def last(self, key: MachineKey) -> Machine | None:
         """The machine that bears or last bore this identity."""
-        rows = self._select(
-            machines.c.deployment == key.deployment,
-            machines.c.id == key.id,
-            machines.c.name == key.name,
-        )
-        return rows[-1] if rows else None
+        with self._database.read() as connection:
+            row = connection.execute(_LAST, _identity(key)).first()
+        return _machine(row) if row else None
 
     def get(self, uid: str) -> Machine | None:
         rows = self._select(machines.c.uid == uid)
@@ -154,7 +160,14 @@ class Machines:
     ) -> Machine | None:
         """Move a machine along the life cycle; None when it may not (any more) go there."""
         with self._database.write() as connection:
-            return self._move(connection, uid, target, reason, detail, columns)
+            return self._move(connection, _OF_UID, {"bearer": uid}, target, reason, detail, columns)
+
+    def move_live(
+        self, key: MachineKey, target: State, reason: Reason = Reason.NONE, detail: str = ""
+    ) -> Machine | None:
+        """Like `move`, for the machine that bears this identity now."""
+        with self._database.write() as connection:
+            return self._move(connection, _OF_KEY, _identity(key), target, reason, detail, {})
 
     def supersede(
         self, machine: Machine, *, reason: Reason, detail: str, offer: int, delay: float
@@ -170,7 +183,8 @@ class Machines:
             ).scalar()
             if row in (None, State.DESTROYING, State.GONE):
                 return None
-            self._move(connection, machine.uid, State.GONE, reason, detail, {})
+            bearer = {"bearer": machine.uid}
+            self._move(connection, _OF_UID, bearer, State.GONE, reason, detail, {})
             return self._insert(
                 connection,
                 machine.key,
@@ -251,17 +265,20 @@ class Machines:
     def _move(
         self,
         connection: Connection,
-        uid: str,
+        whom: ColumnElement[bool],
+        bearer: dict[str, Any],
         target: State,
         reason: Reason,
         detail: str,
         columns: dict[str, Any],
     ) -> Machine | None:
+        values = {"state": target, "reason": reason, "detail": detail, "changed_at": self._clock()}
         row = connection.execute(
             update(machines)
-            .where(and_(machines.c.uid == uid, machines.c.state.in_(sources(target))))
-            .values(state=target, reason=reason, detail=detail, changed_at=self._clock(), **columns)
-            .returning(machines)
+            .where(whom, machines.c.state.in_(sources(target)))
+            .values(values | columns)
+            .returning(machines),
+            bearer,
         ).first()
         if row is None:
             return None
@@ -293,6 +310,25 @@ class Machines:
                 select(machines).where(*conditions).order_by(machines.c.created_at)
             )
             return [_machine(row) for row in rows]
+
+
+# Looked up several times for each job: built once, because building costs as much as running.
+_OF_UID = machines.c.uid == bindparam("bearer")
+_OF_KEY = and_(
+    machines.c.deployment == bindparam("bearer_deployment"),
+    machines.c.id == bindparam("bearer_id"),
+    machines.c.name == bindparam("bearer_name"),
+)
+_LIVE = select(machines).where(_OF_KEY, machines.c.state != State.GONE)
+_LAST = select(machines).where(_OF_KEY).order_by(machines.c.created_at.desc()).limit(1)
+
+
+def _identity(key: MachineKey) -> dict[str, Any]:
+    return {
+        "bearer_deployment": key.deployment,
+        "bearer_id": key.id,
+        "bearer_name": key.name,
+    }
 
 
 def _machine(row: Row[Any]) -> Machine:

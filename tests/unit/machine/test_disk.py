@@ -44,7 +44,7 @@ def test_watch_tells_the_limit_and_not_before(
     tmp_path: Path, top: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(disk.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tango_cloud.machine.disk.time.monotonic", lambda: now[0])
     watch = disk.DiskWatch([top], 50_000)
     assert not watch.exceeded()
     (tmp_path / "file").write_bytes(b"x" * 100_000)
@@ -56,7 +56,7 @@ def test_watch_tells_the_limit_and_not_before(
 
 def test_watch_keeps_a_reserve_without_any_limit(top: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(disk.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tango_cloud.machine.disk.time.monotonic", lambda: now[0])
     monkeypatch.setattr(disk, "RESERVE", 1 << 60)
     watch = disk.DiskWatch([top], None)
     now[0] = watch.next_look

@@ -69,6 +69,6 @@ def test_says_when_something_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(wipe.os, "unlink", refuse)
+    monkeypatch.setattr("tango_cloud.machine.wipe.os.unlink", refuse)
     with pytest.raises(OSError, match="not permitted"):
         empty(job)
