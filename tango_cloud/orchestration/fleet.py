@@ -156,12 +156,12 @@ class Fleet:
 
         Raises as `session`.
         """
-        leased = self._ledger.machines.move_live(key, State.LEASED)
+        leased = self._ledger.machines.lease(key)
         return self._session(key, leased or self._ledger.machines.live(key))
 
     def unlease(self, key: MachineKey) -> None:
         """The job is over."""
-        self._ledger.machines.move_live(key, State.READY)
+        self._ledger.machines.unlease(key)
 
     def session(self, key: MachineKey) -> Session:
         """The session with a machine that was ready before.
@@ -187,7 +187,9 @@ class Fleet:
 
     def condemn(self, key: MachineKey, why: str) -> None:
         """The machine may not be used again: its next `wait` fails, until it is destroyed."""
-        self._ledger.machines.move_live(key, State.FAILED, Reason.DAMAGED, why)
+        machine = self._ledger.machines.live(key)
+        if machine is not None:
+            self._ledger.machines.move(machine.uid, State.FAILED, Reason.DAMAGED, why)
 
     # Removing
 

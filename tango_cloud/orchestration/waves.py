@@ -110,7 +110,7 @@ class Waves:
         gone = {machine.uid for machine in machines} - left
         others = [m for m in self._ledger.machines.of_wave(wave) if m.uid not in gone]
         if all(machine.state is State.GONE for machine in others):
-            # Before the books say so: who waits for the last machine finds nothing left of its wave.
+            # Before the books say so: who waits for the last machine finds no wave any more.
             self._stacks.discard(wave)
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)

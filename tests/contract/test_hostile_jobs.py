@@ -142,7 +142,7 @@ def test_forks_without_end(job: Runner) -> None:
     word = marker()
     started = time.monotonic()
     outcome, _ = job.run(
-        f"{PYTHON} bomb.py {word}", files={"bomb.py": BOMB}, wall_seconds=0.7, processes=60
+        f"{PYTHON} bomb.py {word}", files={"bomb.py": BOMB}, wall_seconds=0.5, processes=60
     )
     assert outcome.timed_out
     assert time.monotonic() - started < 8
@@ -208,7 +208,7 @@ def test_prints_without_end(job: Runner, setting: Setting) -> None:
         nonlocal told
         told += len(data)
 
-    outcome = job.session.run(limits(wall_seconds=1.0, output_bytes=10_000), hear)
+    outcome = job.session.run(limits(wall_seconds=0.4, output_bytes=10_000), hear)
     job.session.get(job.output)
     output = job.output.read_bytes().partition(b"\n")[2]
     assert outcome.timed_out

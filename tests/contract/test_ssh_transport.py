@@ -6,18 +6,19 @@ import contextlib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tango_cloud.core.errors import MachineUnreachable
+from tango_cloud.core.errors import JobRefused, MachineUnreachable
 from tango_cloud.transports.protocol import Transport
 from tango_cloud.transports.ssh import SshTransport
 
 from . import servers
-from .jobs import Runner, limits
+from .jobs import Runner, limits, marker, wait_until_there
 from .transport_contract import CONNECT_SECONDS, TransportContract
 
 
@@ -30,6 +31,8 @@ class SshContract(TransportContract):
 
 @pytest.mark.skipif(servers.SSHD is None, reason="OpenSSH's sshd is not installed")
 class TestOpenSsh(SshContract):
+    many = 500
+
     @staticmethod
     def start_machine() -> AbstractContextManager[servers.Server]:
         return servers.openssh()
@@ -40,6 +43,8 @@ class TestOpenSsh(SshContract):
     reason="OpenSSH's sshd and bubblewrap are not both installed",
 )
 class TestOpenSshInBubblewrap(SshContract):
+    many = 500
+
     @staticmethod
     def start_machine() -> AbstractContextManager[servers.Server]:
         return servers.openssh_in_bubblewrap()
@@ -49,6 +54,25 @@ class TestAsyncssh(SshContract):
     @staticmethod
     def start_machine() -> AbstractContextManager[servers.Server]:
         return servers.asyncssh_server()
+
+
+def test_one_job_at_a_time(tmp_path: Path) -> None:
+    word = marker()
+    with servers.asyncssh_server() as machine:
+        session = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+        Runner(session, tmp_path).put(f"sh -c 'sleep 60; true' {word}")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(session.run, limits())
+            wait_until_there(word)
+            other = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+            with pytest.raises(JobRefused, match="another job"):
+                other.put([])
+            assert not running.done()
+            session.close()
+            with pytest.raises(MachineUnreachable):
+                running.result(timeout=5)
+            other.put([])  # the machine is free again at once
+            other.close()
 
 
 def test_a_fresh_host_key_is_staged_and_activated(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ CONNECT_SECONDS = 20.0
 
 
 class TransportContract:
+    many = 5000
+    """Small files for the test that sends many; one machine of a transport is enough for all."""
+
     @pytest.fixture(scope="class")
     @classmethod
     def transport(cls) -> Transport:
@@ -105,7 +108,7 @@ class TransportContract:
         nowhere = machine.endpoint(port=free_port())
         started = time.monotonic()
         with pytest.raises(MachineUnreachable):
-            transport.connect(nowhere, 1.0)
+            transport.connect(nowhere, 0.5)
         assert time.monotonic() - started < 2
 
     # The main job
@@ -182,15 +185,15 @@ class TransportContract:
         outcome = job.session.run(limits())
         assert outcome.exit_status == 2  # there is no Makefile
 
-    def test_five_thousand_small_files(self, job: Runner) -> None:
+    def test_many_small_files(self, job: Runner) -> None:
         source = write(job.folder, {"Makefile": recipe("find d | wc -l"), "small": "x" * 100})
-        many = [InputFile(source[1].local, f"d/{n % 50}/{n}") for n in range(5000)]
+        many = [InputFile(source[1].local, f"d/{n % 50}/{n}") for n in range(self.many)]
         started = time.monotonic()
         job.session.put([source[0], *many])
         assert time.monotonic() - started < 15
         job.session.run(limits())
         job.session.get(job.output)
-        assert job.output.read_bytes().endswith(b"\n5051\n")
+        assert job.output.read_bytes().endswith(f"\n{self.many + 51}\n".encode())
 
     def test_a_large_file_both_ways(self, job: Runner) -> None:
         large = os.urandom(1 << 20) * 20
@@ -236,19 +239,21 @@ class TransportContract:
     def test_peek_from_another_session_while_the_job_runs(
         self, job: Runner, transport: Transport, machine: Server
     ) -> None:
-        job.put("echo so far; while [ ! -e stop ]; do sleep 0.05; done")
+        job.put("echo so far; sleep 60; true")
         with ThreadPoolExecutor() as pool:
-            running = pool.submit(job.session.run, limits(wall_seconds=2))
+            running = pool.submit(job.session.run, limits())
             other = transport.connect(machine.endpoint(), CONNECT_SECONDS)
             for session in (other, job.session):
-                deadline = time.monotonic() + 1.5
+                deadline = time.monotonic() + 10
                 while session.peek(100) != b"so far\n":
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 assert session.peek(3) == b"so "
                 assert session.alive()
             other.close()
-            assert running.result().timed_out
+            job.session.cancel()
+            with pytest.raises(MachineUnreachable):
+                running.result(timeout=5)
 
     def test_get_before_any_job_has_run(self, job: Runner) -> None:
         job.put("true")
@@ -359,20 +364,6 @@ class TransportContract:
                     running.result(timeout=15)
             assert not session.alive()
         wait_until_gone(word)
-
-    def test_one_job_at_a_time(self, job: Runner, transport: Transport, machine: Server) -> None:
-        word = marker()
-        job.put(f"sh -c 'sleep 60; true' {word}")
-        with ThreadPoolExecutor() as pool:
-            running = pool.submit(job.session.run, limits())
-            wait_until_there(word)
-            other = transport.connect(machine.endpoint(), CONNECT_SECONDS)
-            with pytest.raises(JobRefused, match="another job"):
-                other.put([])
-            other.close()
-            job.session.cancel()
-            with pytest.raises(MachineUnreachable):
-                running.result(timeout=5)
 
     # Host keys
 

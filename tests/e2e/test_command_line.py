@@ -116,7 +116,7 @@ def test_kept_machines_are_listed_told_about_and_destroyed(deployment: Deploymen
     assert json.loads(deployment.run("vms", "--json").stdout) == []
     story = json.loads(deployment.run("history", "100000", "--json").stdout)
     assert [event["event"] for event in story] == [
-        "requested", "creating", "starting", "ready", "leased", "ready", "destroying", "gone",
+        "requested", "creating", "starting", "ready", "destroying", "gone",
     ]  # fmt: skip
 
 

@@ -239,3 +239,16 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, url: str, tmp_pa
 def test_a_ledger_that_cannot_be_opened_is_a_clear_fault(bad: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="ledger_url"):
         Ledger(bad, tmp_path)
+
+
+def test_a_lease_is_held_once(ledger: Ledger) -> None:
+    machine = _request(ledger)
+    assert ledger.machines.lease(KEY) is None, "only a ready machine can be leased"
+    for state in (State.CREATING, State.STARTING, State.READY):
+        ledger.machines.move(machine.uid, state)
+    leased = ledger.machines.lease(KEY)
+    assert leased is not None
+    assert (leased.uid, leased.state) == (machine.uid, State.LEASED)
+    assert ledger.machines.lease(KEY) is None
+    ledger.machines.unlease(KEY)
+    assert ledger.machines.lease(KEY) is not None

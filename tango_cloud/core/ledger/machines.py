@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     String,
@@ -50,14 +49,14 @@ class Machines:
         `lifetime` is in seconds. Idempotent across threads and processes.
         """
         while True:
+            found = self.live(key)
+            if found is not None:
+                return found, False
             try:
                 with self._database.write() as connection:
                     return self._insert(connection, key, provider, shape, lifetime), True
             except IntegrityError:
-                found = self.live(key)
-                if found is not None:
-                    return found, False
-                # It became gone between the two statements: ask again.
+                continue  # somebody else asked between the two statements
 
     def request_next(
         self, deployment: str, name: str, provider: str, shape: Shape, lifetime: float
@@ -160,14 +159,21 @@ class Machines:
     ) -> Machine | None:
         """Move a machine along the life cycle; None when it may not (any more) go there."""
         with self._database.write() as connection:
-            return self._move(connection, _OF_UID, {"bearer": uid}, target, reason, detail, columns)
+            return self._move(connection, uid, target, reason, detail, columns)
 
-    def move_live(
-        self, key: MachineKey, target: State, reason: Reason = Reason.NONE, detail: str = ""
-    ) -> Machine | None:
-        """Like `move`, for the machine that bears this identity now."""
+    def lease(self, key: MachineKey) -> Machine | None:
+        """ready → leased, for the machine that bears this identity now; None when it is not ready.
+
+        A machine's story is about the machine, not about its jobs: this leaves no event.
+        """
         with self._database.write() as connection:
-            return self._move(connection, _OF_KEY, _identity(key), target, reason, detail, {})
+            row = connection.execute(_LEASE, _identity(key) | {"now": self._clock()}).first()
+        return _machine(row) if row else None
+
+    def unlease(self, key: MachineKey) -> None:
+        """leased → ready, if it still is leased."""
+        with self._database.write() as connection:
+            connection.execute(_UNLEASE, _identity(key) | {"now": self._clock()})
 
     def supersede(
         self, machine: Machine, *, reason: Reason, detail: str, offer: int, delay: float
@@ -183,8 +189,7 @@ class Machines:
             ).scalar()
             if row in (None, State.DESTROYING, State.GONE):
                 return None
-            bearer = {"bearer": machine.uid}
-            self._move(connection, _OF_UID, bearer, State.GONE, reason, detail, {})
+            self._move(connection, machine.uid, State.GONE, reason, detail, {})
             return self._insert(
                 connection,
                 machine.key,
@@ -265,8 +270,7 @@ class Machines:
     def _move(
         self,
         connection: Connection,
-        whom: ColumnElement[bool],
-        bearer: dict[str, Any],
+        uid: str,
         target: State,
         reason: Reason,
         detail: str,
@@ -275,10 +279,9 @@ class Machines:
         values = {"state": target, "reason": reason, "detail": detail, "changed_at": self._clock()}
         row = connection.execute(
             update(machines)
-            .where(whom, machines.c.state.in_(sources(target)))
+            .where(machines.c.uid == uid, machines.c.state.in_(sources(target)))
             .values(values | columns)
-            .returning(machines),
-            bearer,
+            .returning(machines)
         ).first()
         if row is None:
             return None
@@ -312,14 +315,24 @@ class Machines:
             return [_machine(row) for row in rows]
 
 
-# Looked up several times for each job: built once, because building costs as much as running.
-_OF_UID = machines.c.uid == bindparam("bearer")
+# These run for each job. They are built once, because building costs as much as running.
 _OF_KEY = and_(
     machines.c.deployment == bindparam("bearer_deployment"),
     machines.c.id == bindparam("bearer_id"),
     machines.c.name == bindparam("bearer_name"),
 )
 _LIVE = select(machines).where(_OF_KEY, machines.c.state != State.GONE)
+_LEASE = (
+    update(machines)
+    .where(_OF_KEY, machines.c.state == State.READY)
+    .values(state=State.LEASED, changed_at=bindparam("now"))
+    .returning(machines)
+)
+_UNLEASE = (
+    update(machines)
+    .where(_OF_KEY, machines.c.state == State.LEASED)
+    .values(state=State.READY, changed_at=bindparam("now"))
+)
 _LAST = select(machines).where(_OF_KEY).order_by(machines.c.created_at.desc()).limit(1)
 
 
