@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -95,6 +96,17 @@ class Deployment:
     def waves(self) -> list[Path]:
         return sorted((self.folder / "state").glob("*/waves/*"))
 
+    def work_folders(self) -> list[Path]:
+        """Folders outside ours that this deployment's machines may have had, as root."""
+        ledger = self.folder / "state" / "ledger.sqlite3"
+        if not ledger.exists():
+            return []
+        with sqlite3.connect(ledger) as connection:
+            uids = [row[0] for row in connection.execute("SELECT uid FROM machines")]
+        connection.close()
+        folders = [Path(f"/var/tmp/tango-cloud-i-{uid}") for uid in uids]
+        return [folder for folder in folders if folder.exists()]
+
     def processes(self) -> list[psutil.Process]:
         """Every process that was started for this deployment: its folder, or a mark of its jobs, is
         in the command line, environment or working directory.
@@ -113,6 +125,7 @@ class Deployment:
         assert not [p.cmdline() for p in left if p.is_running()]
         assert not self.instances()
         assert not self.waves()
+        assert not self.work_folders()
 
 
 def make_deployment(folder: Path, **more: str) -> Deployment:

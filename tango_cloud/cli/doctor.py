@@ -118,18 +118,16 @@ def _probe(settings: Settings) -> Sequence[Check]:
             report = machine.report()
     except TangoCloudError as error:
         return [Check("a machine", False, str(error), "see the error; tango-cloud vms")]
-    stronger = "; ".join(report.missing)
+    weak = report.level == "limits"
+    finding = f"level {report.level}"
+    finding += ", a user of its own" if report.separate_user else ", the same user as the driver"
+    finding += ", network can be cut off" if report.network_control else ", network cannot be cut"
+    if report.missing:
+        finding += f" (no better because: {'; '.join(report.missing)})"
+    remedy = "install bubblewrap on the machine, or let its kernel make user namespaces"
     return [
-        Check("a machine", True, f"made, reached and destroyed ({report.python})"),
-        Check(
-            "job isolation",
-            True,
-            f"level {report.level}"
-            + (", a user of its own" if report.separate_user else "")
-            + (", network can be cut off" if report.network_control else ""),
-            stronger,
-            warning=bool(stronger),
-        ),
+        Check("a machine", True, f"made, reached and destroyed (its Python is {report.python})"),
+        Check("job isolation", True, finding, remedy if weak else "", warning=weak),
     ]
 
 

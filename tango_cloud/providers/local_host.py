@@ -6,6 +6,7 @@ import functools
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ class Host:
         else:
             why = self.sshd_fault or "chosen by the settings, or because there is no bubblewrap"
             checks = [Check("local SSH server", True, f"asyncssh's, from pip ({why})")]
+        checks += [_loopback(self.addresses), Check("credentials", True, "none needed: no account")]
         if isolated:
             finding = (
                 "bubblewrap, tried and working: each machine has its own processes, home and /tmp "
@@ -89,6 +91,19 @@ def examine() -> Host:
         bwrap_fault=_bwrap_fault() if linux else "bubblewrap is for Linux only",
         addresses="127.64.0.0/10" if linux else "127.0.0.1/32",
     )
+
+
+def _loopback(addresses: str) -> Check:
+    """Whether a machine's port can be opened: the first address, and any port."""
+    address = addresses.partition("/")[0]
+    address = address.rpartition(".")[0] + ".1" if address.endswith(".0") else address
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        remedy = f"let this user open ports on {addresses}"
+        return Check("loopback ports", False, f"{address} cannot be bound: {error}", remedy)
+    return Check("loopback ports", True, f"machines answer on {addresses}, nowhere else")
 
 
 def _sshd_fault() -> str:

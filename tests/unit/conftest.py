@@ -57,7 +57,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def rig(ledger: Ledger) -> Iterator[Rig]:
+def rig(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr("tango_cloud.orchestration.waves._FIRST_PAUSE", 0.01)
     rig = build_rig(ledger, FakeCloud(), FakeTransport())
     yield rig
     rig.fleet.close()
