@@ -222,7 +222,6 @@ def _unknown_variables() -> list[Fault]:
         if variable.upper().startswith(ENV_PREFIX)
         and variable.upper() not in known
         and variable != CONFIG_VARIABLE
-        and not variable.startswith(ENV_PREFIX + "TEST_")
     ]
 
 

@@ -6,7 +6,8 @@ Every step may be taken by any process at any time, also by two at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import (
@@ -18,12 +19,14 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import USABLE, Reason, State
-from tango_cloud.core.model import Instance, InstanceStatus, Machine
+from tango_cloud.core.model import Instance, InstanceStatus, Machine, WaveState
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.site import Site
 
 log = logging.getLogger(__name__)
 
+_UNSEEN_SECONDS = 60.0
+"""How long an instance may be missing from listings after it was made: clouds answer late."""
 _PRESENT = frozenset({InstanceStatus.PENDING, InstanceStatus.RUNNING, InstanceStatus.UNKNOWN})
 
 
@@ -37,10 +40,17 @@ class Progress:
 
 
 class Readiness:
-    def __init__(self, ledger: Ledger, sites: Mapping[str, Site], connections: Connections) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        sites: Mapping[str, Site],
+        connections: Connections,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._ledger = ledger
         self._sites = sites
         self._connections = connections
+        self._clock = clock
 
     def step(self, machine: Machine, seconds: float, *, news: bool = False) -> Progress:
         """Do what brings `machine` closer to ready, within about `seconds`.
@@ -68,6 +78,8 @@ class Readiness:
     def _find(self, machine: Machine, *, fresh: bool) -> Progress:
         """creating → starting, once the inventory shows the instance with an address."""
         instance = self._instance(machine, fresh=fresh)
+        if instance is None and self._overdue(machine):
+            return self._missing(machine) or Progress(machine, waiting_for="its address")
         if instance is None or not instance.address:
             return Progress(machine, waiting_for=f"the cloud to show it (wave {machine.wave})")
         if instance.status is not InstanceStatus.RUNNING:
@@ -119,6 +131,13 @@ class Readiness:
         except (MachineUnreachable, AuthenticationError) as error:
             return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
         return Progress(machine, ready=True)
+
+    def _overdue(self, machine: Machine) -> bool:
+        """Whether its apply ended so long ago that a listing without it means that it is lost."""
+        if self._clock() - machine.changed_at < _UNSEEN_SECONDS:
+            return False
+        wave = self._ledger.waves.get(machine.wave)
+        return wave is not None and wave.state is not WaveState.APPLYING
 
     def _missing(self, machine: Machine) -> Progress | None:
         """If the cloud no longer shows the machine: lost, and the same identity asked for anew."""

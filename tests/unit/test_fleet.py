@@ -279,3 +279,13 @@ def _give(cloud: FakeCloud, machine: Machine) -> None:
             "",
         )
     )
+
+
+def test_a_machine_that_vanishes_as_soon_as_it_is_made_is_made_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tango_cloud.orchestration.readiness._UNSEEN_SECONDS", 0.0)
+    machine = _book(rig, KEY)
+    rig.ledger.machines.claim("prod", "fake", "wave1", "somebody")
+    rig.ledger.waves.applied("wave1")
+    assert rig.fleet.wait(KEY, 10).uid != machine.uid
