@@ -89,6 +89,11 @@ def run(
             shape=cloud.shape(image, cores, memory),
             keep=keep,
         )
+    if any(result.level == "limits" for result in results):
+        errors.print(
+            "warning: only limits kept these jobs from their machine; tango-cloud doctor says why",
+            style="yellow",
+        )
     lines = show if show is not None else (15 if out.is_terminal and not as_json else 0)
     if lines:
         for result in results:

@@ -108,7 +108,7 @@ class Fleet:
     def warnings(self) -> Sequence[str]:
         """What the providers warn of, each with what to do about it."""
         return [
-            f"{check.finding}. Better: {check.remedy}"
+            f"{check.subject}: {check.finding}. Better: {check.remedy}"
             for site in self._sites.values()
             if isinstance(site.provider, Diagnosable)
             for check in site.provider.diagnose()
