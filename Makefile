@@ -26,7 +26,7 @@ demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 
 test: $(BIN)/.dev ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .

@@ -148,7 +148,7 @@ def make_deployment(folder: Path, **more: str) -> Deployment:
 def _tells(process: psutil.Process, mark: str) -> bool:
     try:
         told = [*process.cmdline(), *process.environ().values(), process.cwd()]
-    except psutil.Error:
+    except (psutil.Error, OSError):  # a working directory may be deeper than a path may be long
         return False
     return any(mark in text for text in told)
 

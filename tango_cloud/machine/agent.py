@@ -45,7 +45,7 @@ def _serve(wire: Wire, operations: Operations) -> None:
     has_run = False
     while True:
         if has_run and not select.select([wire.source], [], [], _IDLE_SECONDS)[0]:
-            operations.prepare_ahead()
+            operations.when_idle()
         frame = wire.next_frame()
         if frame is None:
             return

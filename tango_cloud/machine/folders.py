@@ -2,7 +2,8 @@
 
 work_dir/          the agent's; 0711, so that a job can be reached below but nothing listed
   agent/           0700: what a job must not see or change
-    lock           held while a job is copied in or runs
+    lock           held while a job is copied in, runs or is removed
+    cleaning       held as well while it is removed
     spool, ring    the output (output.py)
     outcome        the last job's header line; absent until it has ended
     root/          an empty directory to mount a job's root on
@@ -79,17 +80,37 @@ class Folders:
 
     @contextlib.contextmanager
     def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the machine for one job. Raises Failure (refused) when another agent holds it."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(os.path.join(self.agent, "lock"), flags, 0o600)
-        try:
+        """Hold the machine for one job. Raises Failure (refused) when another agent's job runs.
+
+        One that has ended is waited for: its agent holds the machine until it is empty again, and
+        whoever started that job has its result already.
+        """
+        with self._lock_file("lock") as lock:
             deadline = time.monotonic() + _LOCK_SECONDS
             while not _try_lock(lock):
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline and not self._is_cleaned():
                     raise Failure(REFUSED, "another job holds this machine")
                 on_wait()
                 time.sleep(_LOCK_PAUSE)
             yield
+
+    @contextlib.contextmanager
+    def cleaning(self) -> Iterator[None]:
+        """Let other agents know that what holds the machine will soon be done. Only under lock."""
+        with self._lock_file("cleaning") as lock:
+            _try_lock(lock)  # failing, it is being looked at just now: nobody waits for long yet
+            yield
+
+    def _is_cleaned(self) -> bool:
+        with self._lock_file("cleaning") as lock:
+            return not _try_lock(lock)
+
+    @contextlib.contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(os.path.join(self.agent, name), flags, 0o600)
+        try:
+            yield lock
         finally:
             # Not by closing alone: a child forked meanwhile would still hold it.
             fcntl.flock(lock, fcntl.LOCK_UN)

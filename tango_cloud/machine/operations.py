@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tango_cloud.machine import frames, hostkey
+from tango_cloud.machine.cleaning import Cleaning
 from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED, Failure
@@ -19,7 +20,7 @@ from tango_cloud.machine.levels import Choice, choose
 from tango_cloud.machine.output import Output
 from tango_cloud.machine.rlimits import Limits
 from tango_cloud.machine.wire import Wire
-from tango_cloud.machine.worker import FilesWorker
+from tango_cloud.machine.worker import EMPTY, FILL, FILL_GZIP, FilesWorker
 
 COMMAND = ("make",)
 _CHUNK = 1 << 18
@@ -39,6 +40,7 @@ class Operations:
         self._facts = facts
         self._folders = Folders(facts)
         self._worker = FilesWorker(facts, self._folders, wire.read)
+        self._cleaning = Cleaning(self._folders, self._worker)
         self._choice: Choice | None = None
         self._sandbox: Sandbox | None = None
         self._network = True
@@ -51,9 +53,11 @@ class Operations:
         operation(request)
 
     def do_ping(self, _: Mapping[str, Any]) -> None:
+        self._cleaning.settle(self._wire.tick)
         self._wire.reply({})
 
     def do_report(self, _: Mapping[str, Any]) -> None:
+        self._cleaning.settle(self._wire.tick)
         self._folders.prepare()
         choice = self._chosen()
         self._wire.reply(
@@ -70,6 +74,7 @@ class Operations:
         """Empty the job directory and fill it from the DATA frames that follow the request."""
         with contextlib.ExitStack() as stack:
             try:
+                self._cleaning.settle(self._wire.tick)
                 self._folders.prepare()
                 self._worker.ready()
                 self.prepare_ahead()
@@ -78,23 +83,29 @@ class Operations:
             except (Failure, OSError):
                 DataStream(self._wire.read).drain()  # the next frame must be the next request
                 raise
-            self._worker.fill(bool(request.get("gzip")), self._wire.tick)
+            self._worker.do(FILL_GZIP if request.get("gzip") else FILL, self._wire.tick)
         self._wire.reply({})
 
     def do_run(self, request: Mapping[str, Any]) -> None:
+        """Run the job and tell its outcome. What it left is removed after that: `get` may follow at
+        once, all else waits for it."""
         limits = Limits.parse(request)
+        self._cleaning.settle(self._wire.tick)
         self._folders.prepare()
-        with self._folders.locked(self._wire.tick):
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._folders.locked(self._wire.tick))
             choice = self._chosen()
             if not limits.network and not choice.network_control:
                 reason = "; ".join(choice.missing)
                 raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
             self._folders.forget_output()
             self._network = limits.network
-            outcome = self._run(choice, limits, bool(request.get("live")))
+            outcome = self._run(choice, limits, bool(request.get("live")), held)
         self._wire.reply(outcome)
 
-    def _run(self, choice: Choice, limits: Limits, live: bool) -> dict[str, Any]:
+    def _run(
+        self, choice: Choice, limits: Limits, live: bool, held: contextlib.ExitStack
+    ) -> dict[str, Any]:
         folders = self._folders
         sandbox = self._take_sandbox(choice)
         with contextlib.ExitStack() as stack:
@@ -105,28 +116,32 @@ class Operations:
             try:
                 outcome = driver.run(limits)
             finally:
-                # Before the output is completed: the job may have left no room for that.
-                fault = self._empty(quietly=driver.stopped == GONE)
+                self._cleaning.begin(held.pop_all())
             if driver.stopped == GONE:
                 raise ConnectionGone
             if not outcome.get("cancelled"):
                 try:
-                    output.finish()
-                    folders.write_outcome(header(driver, outcome, limits))
+                    self._keep(output, header(driver, outcome, limits))
                 except OSError as error:
                     raise Failure(DAMAGED, f"cannot keep the output: {error}") from error
-        if fault is not None:
-            raise fault
         return outcome
 
-    def _empty(self, quietly: bool) -> Failure | None:
-        """Remove what a job left. The failure is returned: its output is worth keeping first."""
+    def _keep(self, output: Output, first: bytes) -> None:
+        """Complete the output. Raises OSError when there is no room for that, even with the job's
+        files gone."""
+        if output.elided:
+            self._cleaning.wait(self._wire.tick)  # moving its end cannot be tried twice
+            output.finish()
         try:
-            self._folders.prepare()  # a job of the agent's own user may have removed its directory
-            self._worker.empty((lambda: None) if quietly else self._wire.tick)
-        except Failure as failure:
-            return failure
-        return None
+            self._folders.write_outcome(first)
+        except OSError:
+            self._cleaning.wait(self._wire.tick)
+            self._folders.write_outcome(first)
+
+    def when_idle(self) -> None:
+        """Get ready for the next job."""
+        self._cleaning.wait(self._wire.tick)
+        self.prepare_ahead()
 
     def prepare_ahead(self) -> None:
         """Start making the sandbox of the next job, if none waits. What is wrong is told by `run`.
@@ -150,7 +165,8 @@ class Operations:
         return sandbox
 
     def close(self) -> None:
-        """End the agent's children."""
+        """Finish what is left to do of a job, and end the agent's children."""
+        self._cleaning.wait(lambda: None)
         if self._sandbox is not None:
             self._sandbox.discard()
             self._sandbox = None
@@ -190,10 +206,11 @@ class Operations:
 
     def do_wipe(self, _: Mapping[str, Any]) -> None:
         """Remove everything of the last job: its files and its output."""
+        self._cleaning.settle(self._wire.tick)
         self._folders.prepare()
         with self._folders.locked(self._wire.tick):
             self._folders.forget_output()
-            self._worker.empty(self._wire.tick)
+            self._worker.do(EMPTY, self._wire.tick)
         self._wire.reply({})
 
     def do_stage_host_key(self, _: Mapping[str, Any]) -> None:

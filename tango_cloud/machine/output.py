@@ -34,6 +34,11 @@ class Output:
         """How many of the first bytes stand in the spool."""
         return self.total if self._limit is None else min(self.total, self._limit)
 
+    @property
+    def elided(self) -> bool:
+        """Whether more came than is kept, so that `finish` has something to do."""
+        return self._limit is not None and self.total > self._limit
+
     def write(self, data: bytes) -> None:
         room = len(data) if self._limit is None else self._limit - self.kept
         if room:
@@ -48,7 +53,7 @@ class Output:
 
     def finish(self) -> None:
         """Turn the spool into the final output: when more came than fits, its two halves."""
-        if self._limit is None or self.total <= self._limit:
+        if self._limit is None or not self.elided:
             return
         beyond = self.total - self._limit
         # What has not been round the ring yet begins in the spool's own last bytes.

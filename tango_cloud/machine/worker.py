@@ -26,6 +26,14 @@ from tango_cloud.machine.failures import DAMAGED, REFUSED, Failure
 from tango_cloud.machine.folders import Folders
 from tango_cloud.machine.frames import DataStream, ReadSome
 
+EMPTY = "empty"
+"""Remove all that is in the job's directories."""
+FILL = "fill"
+"""Empty them and unpack the DATA frames that come now into the first; all or nothing. Afterwards
+the next frame is the one behind them, also when it fails."""
+FILL_GZIP = "fill-gzip"
+"""The same with frames that are compressed."""
+
 _TICK_SECONDS = 1.0
 _CHUNK = 1 << 18
 _GZIP = 31
@@ -34,13 +42,14 @@ _GZIP = 31
 
 class FilesWorker:
     def __init__(self, facts: Facts, folders: Folders, read: ReadSome) -> None:
-        """`read` gives the frames that come from the other end; the worker takes those of `fill`
+        """`read` gives the frames that come from the other end; the worker takes those of a filling
         itself."""
         self._facts = facts
         self._folders = folders
         self._read = read
         self._stamp: tuple[int, ...] = ()
         self._process = 0
+        self._asked = ""
         self._line: socket.socket | None = None
 
     def ready(self) -> None:
@@ -61,20 +70,37 @@ class FilesWorker:
             line.close()
         self._line, self._stamp = ours, self._folders.stamp()
 
-    def empty(self, on_wait: Callable[[], None]) -> None:
-        """Remove all that is in the job's directories; `on_wait` is called once a second meanwhile.
+    def do(self, what: str, on_wait: Callable[[], None]) -> None:
+        """Do `what`, one of this module's words. Raises what `begin` and `finish` raise."""
+        self.begin(what)
+        self.finish(on_wait)
 
-        Raises Failure (damaged) when something stays.
+    def begin(self, what: str) -> None:
+        """Have it begin, and return; `finish` must follow. Raises Failure (damaged)."""
+        self.ready()
+        self._asked = what
+        self._tell()
+
+    def finish(self, on_wait: Callable[[], None]) -> None:
+        """Return once what was begun is done; `on_wait` is called once a second meanwhile.
+
+        Raises Failure: refused for an archive that is not ours, damaged when something stays, or
+        there is no room for what came.
         """
-        self._ask("empty", on_wait)
-
-    def fill(self, gzip: bool, on_wait: Callable[[], None]) -> None:
-        """Empty the directories and unpack the DATA frames that come now into the first; all or
-        nothing. Afterwards the next frame is the one behind them, also when it fails.
-
-        Raises Failure (refused or damaged).
-        """
-        self._ask("fill-gzip" if gzip else "fill", on_wait)
+        answer = self._answer(on_wait)
+        if not answer and self._asked == EMPTY:  # nothing is lost by doing that twice
+            self.close()
+            self.ready()
+            self._tell()
+            answer = self._answer(on_wait)
+        if not answer:
+            self.close()
+            if self._asked == EMPTY:
+                raise Failure(DAMAGED, "what removes the last job's files is killed each time")
+            raise frames.StreamBroken("the files worker died with frames in its hands")
+        failure = json.loads(answer)
+        if failure:
+            raise Failure(*failure)
 
     def processes(self) -> tuple[int, ...]:
         """The worker's process, if it runs."""
@@ -89,31 +115,21 @@ class FilesWorker:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._process, 0)
 
-    def _ask(self, what: str, on_wait: Callable[[], None]) -> None:
-        self.ready()
-        try:
-            answer = self._exchange(what, on_wait)
-        except OSError:
-            answer = b""
-        if not answer and what == "empty":  # nothing is lost by doing that twice
-            self.close()
-            self.ready()
-            answer = self._exchange(what, on_wait)
-        if not answer:
-            self.close()
-            raise frames.StreamBroken("the files worker died with frames in its hands")
-        failure = json.loads(answer)
-        if failure:
-            raise Failure(*failure)
-
-    def _exchange(self, what: str, on_wait: Callable[[], None]) -> bytes:
+    def _tell(self) -> None:
         assert self._line is not None  # noqa: S101 - `ready` was called
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process, signal.SIGCONT)
-        self._line.sendall(what.encode() + b"\n")
+        with contextlib.suppress(OSError):  # it is dead: there will be no answer
+            self._line.sendall(self._asked.encode() + b"\n")
+
+    def _answer(self, on_wait: Callable[[], None]) -> bytes:
+        """What it says to what it was told; nothing when it died."""
+        assert self._line is not None  # noqa: S101 - `ready` was called
         while not select.select([self._line], [], [], _TICK_SECONDS)[0]:
             on_wait()
-        return self._line.recv(65536)
+        with contextlib.suppress(OSError):
+            return self._line.recv(65536)
+        return b""
 
 
 def _serve(
@@ -138,10 +154,10 @@ def _serve(
 def _do(what: str, tops: tuple[int, ...], read: ReadSome) -> Any:
     """The failure, as its two words; None when there is none."""
     try:
-        if what == "empty":
+        if what == EMPTY:
             _empty(tops)
         else:
-            _fill(tops, DataStream(read), what == "fill-gzip")
+            _fill(tops, DataStream(read), what == FILL_GZIP)
     except Failure as failure:
         return [failure.kind, failure.message]
     except frames.StreamBroken as error:

@@ -112,8 +112,9 @@ class Readiness:
         except HostKeyMismatch as error:
             self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
             raise
-        except (MachineUnreachable, AuthenticationError) as error:
-            # Authentication too: sshd may answer before the first boot has put the key in place.
+        except (MachineUnreachable, AuthenticationError, MachineDamaged) as error:
+            # Refused too: sshd may answer before the first boot has put our key in place. Damaged
+            # too: another process may be changing the host key at this moment.
             self._connections.close(machine.uid)
             return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
         moved = self._ledger.machines.move(machine.uid, State.READY)

@@ -166,7 +166,8 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def mentions(process: psutil.Process, path: Path) -> bool:
     """Whether a process belongs to the server of that directory, by all it can be known by."""
-    with contextlib.suppress(psutil.Error):
+    # OSError: a working directory may be deeper than any path may be long.
+    with contextlib.suppress(psutil.Error, OSError):
         places = [process.cwd(), *process.cmdline(), *process.environ().values()]
         return any(str(path) in place for place in places)
     return False

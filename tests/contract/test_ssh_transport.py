@@ -124,11 +124,11 @@ def test_a_machine_that_is_told_nonsense_says_so() -> None:
 
 def test_a_frozen_machine_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence, with the connection still there, as when a host hangs."""
-    monkeypatch.setattr("tango_cloud.transports.ssh.channel.SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr("tango_cloud.transports.ssh.channel.SILENCE_SECONDS", 3)
     with servers.asyncssh_server() as machine:
         session = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
         job = Runner(session, tmp_path)
-        job.put("sleep 30")
+        job.put("sleep 60")
         family = machine.family()
         timer = threading.Timer(0.3, _freeze, [family])
         timer.start()
@@ -136,7 +136,7 @@ def test_a_frozen_machine_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
             started = time.monotonic()
             with pytest.raises(MachineUnreachable):
                 job.session.run(limits())
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 30
         finally:
             timer.join()
             for process in family:

@@ -74,14 +74,27 @@ def activate(folder):
         (etc / "host_key.next").replace(etc / "host_key")
         (etc / "bootstrap").unlink(missing_ok=True)
     # Also when the key was swapped before: the last call may not have come as far as this.
-    before = identity(pid_file)
-    os.kill(int(pid_file.read_text()), signal.SIGHUP)
-    # Both servers write their pid file anew once they listen again.
     deadline = time.monotonic() + RELOAD_SECONDS
+    pid = server_pid(pid_file, deadline)
+    before = identity(pid_file)
+    os.kill(pid, signal.SIGHUP)
+    # Both servers write their pid file anew once they listen again.
     while identity(pid_file) in {None, before}:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"the SSH server did not reload its host key in {RELOAD_SECONDS} s")
-        time.sleep(0.005)
+        wait_a_moment(deadline)
+
+
+def server_pid(pid_file, deadline):
+    """The server's pid. While it reloads, the file is absent or empty for a moment."""
+    while True:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int(pid_file.read_text())
+        wait_a_moment(deadline)
+
+
+def wait_a_moment(deadline):
+    if time.monotonic() > deadline:
+        raise SystemExit(f"the SSH server did not reload its host key in {RELOAD_SECONDS} s")
+    time.sleep(0.005)
 
 
 def identity(path):
