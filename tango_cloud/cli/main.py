@@ -16,7 +16,7 @@ from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
 from tango_cloud.cli.run import run
 from tango_cloud.cli.vms import history, vms
-from tango_cloud.core.errors import ConfigurationError, InputError, TangoCloudError
+from tango_cloud.core.errors import TangoCloudError, UserError
 from tango_cloud.core.settings import load
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def main() -> None:
     try:
         _log_to_stderr()
         app(standalone_mode=True)
-    except (ConfigurationError, InputError) as error:
+    except UserError as error:
         for fault in error.faults:
             errors.print(f"[red]error:[/] {_plain(str(fault))}", highlight=False)
         sys.exit(ExitCode.USAGE)

@@ -52,20 +52,20 @@ class Fault:
         )
 
 
-class ConfigurationError(TangoCloudError):
-    """The settings are wrong. `faults` lists everything found, in one go."""
+class UserError(TangoCloudError):
+    """What a person gave us cannot be used. `faults` lists everything found, in one go."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-class InputError(TangoCloudError):
-    """A job's input cannot be used. `faults` lists everything found, in one go."""
+class ConfigurationError(UserError):
+    """The settings are wrong."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+class InputError(UserError):
+    """A job's input cannot be used."""
 
 
 class OutputError(TangoCloudError):

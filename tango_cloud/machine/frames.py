@@ -74,13 +74,19 @@ def read_frame(read: ReadSome) -> tuple[int, bytes] | None:
 
     Raises StreamBroken when it ends elsewhere or carries something else.
     """
+    header = _read_header(read)
+    return None if header is None else (header[0], read_exactly(read, header[1]))
+
+
+def _read_header(read: ReadSome) -> tuple[int, int] | None:
+    """The next frame's kind and its payload's length."""
     first = read(1)
     if not first:
         return None
     kind, length = _HEADER.unpack(first + read_exactly(read, _HEADER.size - 1))
     if kind not in _KINDS or length > MAX_PAYLOAD:
         raise StreamBroken(f"no frame: kind {kind}, {length} bytes")
-    return kind, read_exactly(read, length)
+    return kind, length
 
 
 def decode_json(payload: bytes) -> dict[str, Any]:
@@ -97,32 +103,43 @@ def decode_json(payload: bytes) -> dict[str, Any]:
 class DataStream:
     """The bytes of a run of DATA frames, read like a file, up to END.
 
+    They are handed on as they come: the reader works while the rest of a frame is under way.
     `aborted` turns true when the sender gave up (ABORT): the stream ends then, too.
     """
 
     def __init__(self, read: ReadSome) -> None:
         self._read = read
         self._rest = memoryview(b"")
+        self._missing = 0  # bytes of the frame that is being read
         self._open = True
         self.aborted = False
 
     def read(self, limit: int) -> bytes:
         """At most `limit` bytes; `b""` at the end. Raises StreamBroken when the sender is gone."""
         while not self._rest and self._open:
-            frame = read_frame(self._read)
-            if frame is None:
-                raise StreamBroken("the sender is gone")
-            kind, payload = frame
-            if kind == DATA:
-                self._rest = memoryview(payload)
-            elif kind in (END, ABORT):
-                self._open = False
-                self.aborted = kind == ABORT
+            if not self._missing:
+                self._begin_frame()
+            elif came := self._read(self._missing):
+                self._missing -= len(came)
+                self._rest = memoryview(came)
             else:
-                raise StreamBroken(f"frame {kind} among data")
+                raise StreamBroken(f"the stream ended {self._missing} bytes early")
         part = bytes(self._rest[:limit])
         self._rest = self._rest[limit:]
         return part
+
+    def _begin_frame(self) -> None:
+        header = _read_header(self._read)
+        if header is None:
+            raise StreamBroken("the sender is gone")
+        kind, length = header
+        if kind == DATA:
+            self._missing = length
+        elif kind in (END, ABORT) and not length:
+            self._open = False
+            self.aborted = kind == ABORT
+        else:
+            raise StreamBroken(f"frame {kind} among data")
 
     def drain(self) -> None:
         """Throw the rest away, so that the next frame read is the one after it."""

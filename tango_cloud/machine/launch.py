@@ -74,6 +74,7 @@ class Sandbox:
         self._status, status = os.pipe()
         go, self._go = os.pipe()
         agent = os.getpid()
+        self._counted: int | None = None
         self.process = os.fork()
         if self.process == 0:
             os.close(self._go)
@@ -86,12 +87,15 @@ class Sandbox:
         same = self.level is level and self.launch == launch
         return same and self._stamp == launch.folders.stamp() and not self._ended()
 
+    def count(self) -> None:
+        """Count now what `go` would count otherwise, which can take as long as a small job."""
+        self._counted = self.level.already_running(self.launch.facts)
+
     def go(self, limits: Limits) -> None:
         """Let the job begin. Raises OSError when the sandbox has died meanwhile."""
-        counted = 0
-        if limits.processes is not None:
-            counted = self.level.already_running(self.launch.facts)
-        os.write(self._go, self.level.encode(rlimits(limits, counted)))
+        if limits.processes is not None and self._counted is None:
+            self.count()
+        os.write(self._go, self.level.encode(rlimits(limits, self._counted or 0)))
         os.close(self._go)
         self._go = -1
 

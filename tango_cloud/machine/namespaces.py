@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Mapping
 
 from tango_cloud.machine import children, mounts, processes, syscalls
 from tango_cloud.machine.facts import Facts
@@ -84,25 +83,28 @@ def _init(launch: Launch, go: int, status: int) -> None:
     socket.sethostname("job")
     if not launch.network:
         _raise_loopback()
-    wanted = wait_for_word(go)
     job = os.fork()
     if job == 0:
-        _become_job(launch, wanted)
-    os.close(status)
+        _become_job(launch, go)
+    for end in (go, status):
+        os.close(end)
     while True:
         process, ended = os.waitpid(-1, 0)
         if process == job:
             os._exit(processes.shell_status(ended))
 
 
-def _become_job(launch: Launch, wanted: Mapping[int, int]) -> None:
+def _become_job(launch: Launch, go: int) -> None:
     os.setsid()
     os.chdir(mounts.JOB)
+    env = environment(launch, mounts.JOB, mounts.TMP)
+    wanted = wait_for_word(go)
+    # Only now: until its own job runs, the job's user has no process here that would be counted.
     if launch.facts.separate:
         children.become(launch.facts.job_user)
     syscalls.no_new_privileges()
     apply(wanted)
-    execute(launch.command, environment(launch, mounts.JOB, mounts.TMP))
+    execute(launch.command, env)
 
 
 def _make_root(launch: Launch) -> None:

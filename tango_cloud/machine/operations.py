@@ -77,13 +77,19 @@ class Operations:
                 self._cleaning.settle(self._wire.tick)
                 self._folders.prepare()
                 self._worker.ready()
-                self.prepare_ahead()
+                with contextlib.suppress(Failure):  # `run` tells it
+                    self._chosen()
                 stack.enter_context(self._folders.locked(self._wire.tick))
                 self._folders.forget_output()
             except (Failure, OSError):
                 DataStream(self._wire.read).drain()  # the next frame must be the next request
                 raise
-            self._worker.do(FILL_GZIP if request.get("gzip") else FILL, self._wire.tick)
+            self._worker.begin(FILL_GZIP if request.get("gzip") else FILL)
+            # While that goes on, there is time for what `run` would have to do.
+            self.prepare_ahead()
+            if self._sandbox is not None:
+                self._sandbox.count()
+            self._worker.finish(self._wire.tick)
         self._wire.reply({})
 
     def do_run(self, request: Mapping[str, Any]) -> None:

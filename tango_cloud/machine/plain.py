@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
 
 from tango_cloud.machine import children, processes, syscalls
 from tango_cloud.machine.facts import Facts
@@ -30,12 +29,12 @@ class Plain(Level):
         signal.signal(signal.SIGTERM, lambda *_: _end(128 + signal.SIGTERM))
         with contextlib.suppress(OSError):
             syscalls.die_with_parent(signal.SIGTERM)
-        wanted = wait_for_word(go)
         job = os.fork()
         if job == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _become_job(launch, wanted)
-        os.close(status)
+            _become_job(launch, go)
+        for end in (go, status):
+            os.close(end)
         while True:
             process, ended = os.waitpid(-1, 0)
             if process == job:
@@ -45,9 +44,10 @@ class Plain(Level):
         return running(facts.job_user.uid)
 
 
-def _become_job(launch: Launch, wanted: Mapping[int, int]) -> None:
+def _become_job(launch: Launch, go: int) -> None:
     os.setsid()
     os.chdir(launch.folders.job)
+    wanted = wait_for_word(go)
     if launch.facts.separate:
         children.become(launch.facts.job_user)
     with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import struct
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,12 @@ MAX_PATH = 3072
 """Bytes of a whole destination: Linux' 4096 less room for where the job directory is."""
 
 _BLOCK = 512
+_SHORT_NAME = 100
+"""Bytes of a name that fits into a header."""
+_OCTAL_SIZE = 8**11
+"""From this size on a header holds it as a binary number."""
+# Mode and owner, size and time, checksum, type, link, magic, then names that we leave empty.
+_FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s247x")
 # Not blocking: to open a FIFO that nobody writes to would wait for ever.
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -112,12 +119,15 @@ def _require_regular(mode: int) -> None:
 
 def _content(entry: Entry) -> Iterator[bytes]:
     try:
-        with os.fdopen(os.open(entry.source, _OPEN), "rb", buffering=0) as file:
-            _require_regular(os.fstat(file.fileno()).st_mode)
+        file = os.open(entry.source, _OPEN)
+        try:
+            _require_regular(os.fstat(file).st_mode)
             missing = entry.size
-            while missing and (part := file.read(min(missing, CHUNK))):
+            while missing and (part := os.read(file, min(missing, CHUNK))):
                 missing -= len(part)
                 yield part
+        finally:
+            os.close(file)
     except (OSError, ValueError) as error:
         raise InputError([Fault(str(entry.source), _reason(error))]) from error
     if missing:
@@ -130,6 +140,20 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _header(entry: Entry) -> bytes:
+    """As tarfile makes it, which takes ten times as long: for small files, most of a copy-in."""
+    name = entry.destination.encode("utf-8", "surrogateescape")
+    if len(name) > _SHORT_NAME or entry.size >= _OCTAL_SIZE:
+        return _long_header(entry)
+    fields = (
+        *(name, b"%07o" % entry.mode, b"0000000", b"0000000"),
+        *(b"%011o" % entry.size, b"00000000000"),
+    )
+    # The sum is over all bytes, those of the sum itself taken as blanks.
+    blank = _FIELDS.pack(*fields, b" " * 8, tarfile.REGTYPE, b"", tarfile.GNU_MAGIC)
+    return _FIELDS.pack(*fields, b"%06o\0 " % sum(blank), tarfile.REGTYPE, b"", tarfile.GNU_MAGIC)
+
+
+def _long_header(entry: Entry) -> bytes:
     info = tarfile.TarInfo(entry.destination)
     info.size = entry.size
     info.mode = entry.mode

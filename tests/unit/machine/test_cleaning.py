@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ def never() -> None:
 
 
 def is_locked(places: Folders) -> bool:
-    with open(Path(places.agent, "lock")) as file:
+    with Path(places.agent, "lock").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,7 +70,6 @@ def test_the_machine_stays_locked_until_it_is_empty(machine: facts.Facts, places
     cleaning = Cleaning(places, worker)
     begin(cleaning, places)
     assert is_locked(places)
-    assert not worker.done
     cleaning.settle(lambda: None)
     assert not is_locked(places)
     cleaning.settle(never)
@@ -119,15 +117,14 @@ def test_a_job_directory_that_cannot_be_set_right(machine: facts.Facts, places: 
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_LOCK_SECONDS", -1.0)
     monkeypatch.setattr(folders, "_LOCK_PAUSE", 0.0)
-    yield
 
 
 @pytest.mark.usefixtures("impatient")
 def test_another_agent_waits_for_the_emptying_but_not_for_a_job(places: Folders) -> None:
-    looks = []
+    looks = 0
     with places.locked(never), pytest.raises(Failure, match="another job"), places.locked(never):
         pass
     with contextlib.ExitStack() as held:
@@ -135,9 +132,10 @@ def test_another_agent_waits_for_the_emptying_but_not_for_a_job(places: Folders)
         held.enter_context(places.cleaning())
 
         def on_wait() -> None:
-            looks.append(os.getpid())
-            if len(looks) == 3:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
                 held.close()
 
         with places.locked(on_wait):
-            assert len(looks) == 3
+            assert looks == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def test_odd_names(file: Path, tmp_path: Path, name: str) -> None:
     job.mkdir()
     unpack(b"".join(archive.stream(archive.check([InputFile(file, name)]))), job)
     assert (job / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2000, 8**11 - 1, 8**11, 1 << 40])
+@pytest.mark.parametrize("name", ["x", "a/ünï", "\udcff", "x" * 100, "é" * 50, "d/" * 50 + "x"])
+def test_the_headers_are_tars_own(file: Path, name: str, size: int) -> None:
+    (entry,) = archive.check([InputFile(file, name)])
+    first = next(archive.stream([entry._replace(size=size, mode=0o750)]))
+    with tarfile.open(fileobj=io.BytesIO(first + bytes(1024)), encoding="utf-8") as tar:
+        told = tar.next()
+    assert told is not None
+    assert (told.name, told.size, told.mode, told.type) == (name, size, 0o750, tarfile.REGTYPE)
+    ours = tarfile.TarInfo(name)
+    ours.size, ours.mode = size, 0o750
+    assert first == ours.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 @pytest.mark.parametrize(
