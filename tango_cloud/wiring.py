@@ -17,7 +17,7 @@ from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.signals import Signals
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 from tango_cloud.providers.protocol import Provider
@@ -37,7 +37,7 @@ def build_fleet(settings: Settings) -> Fleet:
     ledger = Ledger(ledger_url(settings), settings.state_dir)
     key = client_key(folder)
     provider = build_provider(settings)
-    sites = {provider.name: Site(provider, Inventory(provider, settings.prefix))}
+    sites = Sites({provider.name: Site(provider, Inventory(provider, settings.prefix))})
     signals = Signals()
     connections = Connections(SshTransport(), str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)

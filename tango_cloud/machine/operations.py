@@ -94,20 +94,31 @@ class Operations:
 
     def do_run(self, request: Mapping[str, Any]) -> None:
         """Run the job and tell its outcome. What it left is removed after that: `get` may follow at
-        once, all else waits for it."""
-        limits = Limits.parse(request)
+        once, all else waits for it. A job that is refused leaves the reason as its output."""
         self._cleaning.settle(self._wire.tick)
         self._folders.prepare()
         with contextlib.ExitStack() as held:
             held.enter_context(self._folders.locked(self._wire.tick))
-            choice = self._chosen()
-            if not limits.network and not choice.network_control:
-                reason = "; ".join(choice.missing)
-                raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
             self._folders.forget_output()
+            try:
+                limits, choice = self._accept(request)
+            except Failure as failure:
+                Output(self._folders.spool, self._folders.ring, None).close()
+                reason = " ".join(failure.message.split())
+                self._folders.write_outcome(f"Autodriver: Job refused: {reason}\n".encode())
+                raise
             self._network = limits.network
             outcome = self._run(choice, limits, bool(request.get("live")), held)
         self._wire.reply(outcome)
+
+    def _accept(self, request: Mapping[str, Any]) -> tuple[Limits, Choice]:
+        """What the job is to run under. Raises Failure when this machine cannot give that."""
+        limits = Limits.parse(request)
+        choice = self._chosen()
+        if not limits.network and not choice.network_control:
+            reason = "; ".join(choice.missing)
+            raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
+        return limits, choice
 
     def _run(
         self, choice: Choice, limits: Limits, live: bool, held: contextlib.ExitStack

@@ -153,7 +153,6 @@ class Committer:
                     self._removing.difference_update(machine.uid for machine in machines)
                     self._waves_in_removal.discard(wave)
                     more = bool(self._to_remove)
-                self._waves.signal(machines)
                 if more:
                     self._removal.kick()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import (
@@ -27,7 +27,7 @@ from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.inventory import bears
 from tango_cloud.orchestration.readiness import Readiness
 from tango_cloud.orchestration.signals import Signals
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.providers.protocol import Diagnosable
 from tango_cloud.transports.protocol import Session
 
@@ -65,7 +65,7 @@ class Fleet:
         self,
         deployment: str,
         ledger: Ledger,
-        sites: Mapping[str, Site],
+        sites: Sites,
         connections: Connections,
         committer: Committer,
         signals: Signals,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import (
@@ -21,7 +21,7 @@ from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import USABLE, Reason, State
 from tango_cloud.core.model import Instance, InstanceStatus, Machine, WaveState
 from tango_cloud.orchestration.connections import Connections
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Sites
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Readiness:
     def __init__(
         self,
         ledger: Ledger,
-        sites: Mapping[str, Site],
+        sites: Sites,
         connections: Connections,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -16,24 +16,24 @@ class Signals:
     def wait(self, uid: str, seconds: float) -> bool:
         """Return when the machine is signalled, at the latest after `seconds`; whether it was.
 
-        A signal given since the last `wait` for the same machine counts: none is missed.
+        A signal given since the last `wait` for the same machine counts, once there was one.
         """
-        event = self._event(uid)
+        with self._lock:
+            event = self._events.setdefault(uid, threading.Event())
         signalled = event.wait(max(0.0, seconds))
         event.clear()
         return signalled
 
     def notify(self, uids: Iterable[str]) -> None:
-        for uid in uids:
-            self._event(uid).set()
+        """Wake who waits for these. Nobody has ever waited: nothing is kept."""
+        with self._lock:
+            events = [self._events[uid] for uid in uids if uid in self._events]
+        for event in events:
+            event.set()
 
     def forget(self, uid: str) -> None:
-        """The machine is gone: drop what was kept for it."""
+        """The machine is gone: wake who waits for it, and keep nothing."""
         with self._lock:
             event = self._events.pop(uid, None)
         if event is not None:
             event.set()
-
-    def _event(self, uid: str) -> threading.Event:
-        with self._lock:
-            return self._events.setdefault(uid, threading.Event())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tango_cloud.core.errors import ConfigurationError, Fault
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.providers.protocol import Provider
 
@@ -14,3 +15,12 @@ class Site:
 
     provider: Provider
     inventory: Inventory
+
+
+class Sites(dict[str, Site]):
+    """The sites of a deployment, by the provider's name."""
+
+    def __missing__(self, name: str) -> Site:
+        """Machines on the books outlive a change of the settings."""
+        known = ", ".join(sorted(self))
+        raise ConfigurationError([Fault("provider", f"{name} is not set up here", known)])

@@ -22,7 +22,7 @@ from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import MachineRequest
 from tango_cloud.core.settings import Settings
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Sites
 from tango_cloud.providers.protocol import Provider
 from tango_cloud.terraform import command
 from tango_cloud.terraform.binary import resolve
@@ -49,7 +49,7 @@ class Stacks:
     Terraform is looked for when it is first needed: any method may raise TerraformUnusable.
     """
 
-    def __init__(self, settings: Settings, folder: Path, sites: Mapping[str, Site]) -> None:
+    def __init__(self, settings: Settings, folder: Path, sites: Sites) -> None:
         self._settings = settings
         self._folder = folder
         self._sites = sites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -17,7 +17,7 @@ from tango_cloud.core.model import InstanceStatus, Machine, MachineRequest, Wave
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.keys import ClientKey, make_key_pair
 from tango_cloud.orchestration.signals import Signals
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Sites
 from tango_cloud.orchestration.stacks import Stacks, WaveReport
 from tango_cloud.providers.protocol import Bootstrap, Provider
 
@@ -59,7 +59,7 @@ class Waves:
     def __init__(
         self,
         ledger: Ledger,
-        sites: Mapping[str, Site],
+        sites: Sites,
         stacks: Stacks,
         connections: Connections,
         signals: Signals,
@@ -104,16 +104,22 @@ class Waves:
         Those that the cloud no longer shows are gone on the books; the others stay destroying.
         Raises ProviderUnavailable when the cloud cannot be asked.
         """
-        for machine in machines:
-            self._connections.close(machine.uid)
-        left = self._clear(wave, provider, {machine.uid for machine in machines})
-        gone = {machine.uid for machine in machines} - left
+        uids = {machine.uid for machine in machines}
+        for uid in uids:
+            self._connections.close(uid)
+        try:
+            self._book_removal(wave, uids - self._clear(wave, provider, uids))
+        finally:
+            self._signals.notify(uids)
+
+    def _book_removal(self, wave: str, gone: set[str]) -> None:
         others = [m for m in self._ledger.machines.of_wave(wave) if m.uid not in gone]
         if all(machine.state is State.GONE for machine in others):
             # Before the books say so: who waits for the last machine finds no wave any more.
             self._stacks.discard(wave)
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
+            self._signals.forget(uid)
         self._close(wave)
 
     def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:
@@ -147,9 +153,6 @@ class Waves:
 
     def cancel(self) -> None:
         self._stacks.cancel()
-
-    def signal(self, machines: Iterable[Machine]) -> None:
-        self._signals.notify(machine.uid for machine in machines)
 
     def _still(self, machine: Machine, state: State) -> bool:
         now = self._ledger.machines.get(machine.uid)
@@ -190,9 +193,10 @@ class Waves:
         finally:
             for machine in failed:
                 self._book_failure(machine, provider, self._error(machine, report, failure))
+                self._signals.forget(machine.uid)
             self._ledger.waves.applied(wave)
             self._close(wave)
-            self._signals.notify(machine.uid for machine in claimed)
+            self._signals.notify(created)
 
     def _error(
         self, machine: Machine, report: WaveReport | None, failure: TangoCloudError | None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +75,37 @@ def test_one_job_at_a_time(tmp_path: Path) -> None:
                 running.result(timeout=5)
             other.put([])  # the machine is free again at once
             other.close()
+
+
+def test_a_job_that_is_refused_leaves_the_reason(tmp_path: Path) -> None:
+    with servers.asyncssh_server(levels=["limits"]) as machine:
+        session = SshTransport().connect(machine.endpoint(), CONNECT_SECONDS)
+        job = Runner(session, tmp_path)
+        job.put("echo ran")
+        with pytest.raises(JobRefused, match="without network"):
+            session.run(limits(network=False))
+        session.get(job.output)
+        said = job.output.read_text()
+        assert said.startswith("Autodriver: Job refused: this machine cannot run a job without net")
+        assert said.count("\n") == 1
+        assert job.says("echo ran") == "ran\n"
+        session.close()
+
+
+@pytest.mark.skipif(shutil.which("scp") is None, reason="OpenSSH's scp is not installed")
+def test_asyncssh_tells_scp_that_all_went_well(tmp_path: Path) -> None:
+    (tmp_path / "sent").write_text("content")
+    with servers.asyncssh_server() as machine:
+        there = machine.endpoint()
+        words = ["scp", "-q", "-F", "none", "-P", str(there.port), "-i", there.client_key_file]
+        for option in ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"):
+            words += ["-o", option]
+        place = f"{there.username}@{there.address}:{tmp_path}/"
+        subprocess.run([*words, str(tmp_path / "sent"), f"{place}between"], check=True)
+        subprocess.run([*words, f"{place}between", str(tmp_path / "got")], check=True)
+        missing = subprocess.run([*words, f"{place}absent", str(tmp_path / "got")], check=False)
+    assert (tmp_path / "got").read_text() == "content"
+    assert missing.returncode == 1
 
 
 def test_a_fresh_host_key_is_staged_and_activated(tmp_path: Path) -> None:

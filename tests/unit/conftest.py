@@ -17,7 +17,7 @@ from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import ClientKey
 from tango_cloud.orchestration.signals import Signals
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 
@@ -39,7 +39,7 @@ class Rig:
 def build_rig(
     ledger: Ledger, cloud: FakeCloud, transport: FakeTransport, deployment: str = "prod"
 ) -> Rig:
-    sites = {"fake": Site(cloud, Inventory(cloud, deployment))}
+    sites = Sites({"fake": Site(cloud, Inventory(cloud, deployment))})
     signals = Signals()
     connections = Connections(transport, "/dev/null", 1.0)
     key = ClientKey(Path("/dev/null"), "ssh-ed25519 client")

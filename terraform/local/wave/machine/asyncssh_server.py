@@ -72,6 +72,14 @@ class Commands:
             leave(process, child.returncode)
 
 
+class Files(asyncssh.SFTPServer):
+    """asyncssh's own SFTP server, with an exit status: without one OpenSSH's scp takes what it has
+    copied for failed."""
+
+    def exit(self):
+        self.channel.exit(0)
+
+
 async def feed(reader, child):
     """The channel's input into the command, no faster than it reads; then end of file."""
     while True:
@@ -140,7 +148,7 @@ async def serve(folder):
         authorized_client_keys=str(folder / "etc" / "authorized_keys"),
         process_factory=Commands(machine),
         encoding=None,
-        sftp_factory=True,
+        sftp_factory=Files,
         public_key_auth=True,
         password_auth=False,
         kbdint_auth=False,
