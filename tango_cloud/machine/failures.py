@@ -1,4 +1,5 @@
-"""The agent's one exception: a failure that the other end turns into an error of its own."""
+"""The agent's exceptions: a failure that the other end turns into an error of its own, and the
+other end's own failure."""
 
 from __future__ import annotations
 
@@ -17,3 +18,7 @@ class Failure(Exception):
         self.kind = kind
         self.message = message
         super().__init__(message)
+
+
+class ConnectionGone(Exception):
+    """The other end went away in the middle of an operation."""

@@ -1,4 +1,4 @@
-"""What an agent does when asked: one function for each operation of a session."""
+"""What an agent does for jobs when asked: one function for each operation of a session."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from tango_cloud.machine import frames, hostkey
+from tango_cloud.machine import frames
 from tango_cloud.machine.cleaning import Cleaning
 from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
 from tango_cloud.machine.facts import Facts
-from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED, Failure
+from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED, ConnectionGone, Failure
 from tango_cloud.machine.folders import Folders
 from tango_cloud.machine.frames import DataStream
 from tango_cloud.machine.launch import Launch, Sandbox
@@ -28,10 +28,6 @@ _GZIP = 31
 """zlib's code for a gzip wrapper and the largest window."""
 
 
-class ConnectionGone(Exception):
-    """The other end went away in the middle of an operation."""
-
-
 class Operations:
     """The operations of one agent. Each answers its request, or raises Failure."""
 
@@ -44,13 +40,6 @@ class Operations:
         self._choice: Choice | None = None
         self._sandbox: Sandbox | None = None
         self._network = True
-
-    def perform(self, request: Mapping[str, Any]) -> None:
-        """Do what `request["op"]` names."""
-        operation = getattr(self, "do_" + str(request.get("op")), None)
-        if operation is None:
-            raise Failure(REFUSED, f"unknown operation {request.get('op')!r}")
-        operation(request)
 
     def do_ping(self, _: Mapping[str, Any]) -> None:
         self._cleaning.settle(self._wire.tick)
@@ -190,7 +179,8 @@ class Operations:
         self._worker.close()
 
     def do_get(self, request: Mapping[str, Any]) -> None:
-        """Send the last job's header line and output as DATA frames."""
+        """Send the last job's header line and output as DATA frames, END along with the last one:
+        most answers are one packet then."""
         try:
             with open(self._folders.outcome, "rb") as file:
                 first = file.read()
@@ -199,15 +189,15 @@ class Operations:
             raise Failure(MISSING, "no job has run to its end since the last copy-in") from None
         with spool:
             compress = zlib.compressobj(1, wbits=_GZIP) if request.get("gzip") else None
-            part = first
+            part = first + spool.read(_CHUNK)
+            waiting = b""
             while part:
-                data = compress.compress(part) if compress else part
-                if data:
-                    self._wire.send(frames.DATA, data)
+                self._wire.send_raw(waiting)
+                waiting = frames.encode(frames.DATA, compress.compress(part) if compress else part)
                 part = spool.read(_CHUNK)
             if compress:
-                self._wire.send(frames.DATA, compress.flush())
-        self._wire.send(frames.END)
+                waiting += frames.encode(frames.DATA, compress.flush())
+        self._wire.send_raw(waiting + frames.encode(frames.END))
 
     def do_peek(self, request: Mapping[str, Any]) -> None:
         """Send the first `limit` bytes of the output so far as DATA frames."""
@@ -228,13 +218,6 @@ class Operations:
         with self._folders.locked(self._wire.tick):
             self._folders.forget_output()
             self._worker.do(EMPTY, self._wire.tick)
-        self._wire.reply({})
-
-    def do_stage_host_key(self, _: Mapping[str, Any]) -> None:
-        self._wire.reply({"public_key": hostkey.stage(self._facts)})
-
-    def do_activate_host_key(self, _: Mapping[str, Any]) -> None:
-        hostkey.activate(self._facts)
         self._wire.reply({})
 
     def _chosen(self) -> Choice:

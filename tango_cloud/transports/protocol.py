@@ -88,16 +88,17 @@ class Session(Protocol):
 
         Raises InputError when a file cannot be read or a destination leaves the directory: nothing
         of this job is on the machine then. Raises MachineDamaged when the directory cannot be
-        emptied.
+        emptied, of the last job's files too.
         """
         ...
 
     def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
-        """Run `make` in the job directory; return once nothing of it is left running.
+        """Run `make` in the job directory; return once nothing of it is left running. Its files are
+        removed after that: the next request waits for it.
 
         `on_output` is called from the calling thread with output as it comes, at most
         `output_bytes` in all. Raises JobRefused when the machine cannot give what `limits` asks,
-        MachineDamaged when what the job left cannot be removed.
+        MachineDamaged when something of it cannot be killed.
         """
         ...
 
@@ -108,8 +109,9 @@ class Session(Protocol):
     def get(self, local: Path) -> None:
         """Write the output of the last run to `local`, replaced atomically.
 
-        The first line says how the driver saw the job end; the output follows. Raises OutputError
-        when this host cannot take it, MachineNotFound when no job has run.
+        The first line says how the driver saw the job end, or why it refused it; the output
+        follows. Raises OutputError when this host cannot take it, MachineNotFound when no job has
+        run.
         """
         ...
 

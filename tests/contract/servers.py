@@ -141,7 +141,8 @@ def running(path: Path, argv: list[str], port: int, username: str, key: str) -> 
             process.kill()
             process.wait()
         assert not alive, f"left running: {alive}"
-        left = [one for one in psutil.process_iter() if mentions(one, path)]
+        # What hung on a connection ends when it notices that the connection has.
+        left = _wait_for([one for one in psutil.process_iter() if mentions(one, path)])
         assert not left, f"left running: {left}"
 
 

@@ -341,6 +341,19 @@ class TransportContract:
         assert Runner(again, job.folder).run("true")[0].exit_status == 0
         again.close()
 
+    def test_what_a_job_left_is_removed_though_the_session_ends_at_once(
+        self, transport: Transport, machine: Server, tmp_path: Path
+    ) -> None:
+        session = transport.connect(machine.endpoint(), CONNECT_SECONDS)
+        job = Runner(session, tmp_path)
+        job.put("mkdir left && cd left && touch $(seq 5000)")
+        session.run(limits())
+        session.close()
+        deadline = time.monotonic() + 10
+        while any((machine.work_dir / "job").iterdir()):
+            assert time.monotonic() < deadline, "files of the job are still there"
+            time.sleep(0.02)
+
     def test_a_closed_session_says_so(self, session: Session) -> None:
         session.close()
         session.close()

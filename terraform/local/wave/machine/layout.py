@@ -85,7 +85,7 @@ def seen_as(folder, order):
 def describe(order, inside, work_dir, job_user, username):
     """machine.json: what the driver and the server have to know, with paths as the machine sees
     them."""
-    host_key = [sys.executable, "-I", str(inside / "etc" / "host_key.py")]
+    host_key = [sys.executable, "-I", "-S", str(inside / "etc" / "host_key.py")]
     return {
         "instance_id": order["instance_id"],
         "address": order["address"],
