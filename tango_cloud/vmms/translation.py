@@ -88,7 +88,7 @@ def shape_of(vm: object, defaults: MachineSettings, memory_unit: Literal["MiB", 
 
 
 def input_files(files: Iterable[object]) -> Sequence[InputFile]:
-    """Tango's InputFiles. Links are followed: the server's own files may be links."""
+    """Tango's InputFiles. The transport follows links: the server's own files may be links."""
     found: list[InputFile] = []
     faults: list[Fault] = []
     for number, file in enumerate(files or ()):
@@ -101,7 +101,7 @@ def input_files(files: Iterable[object]) -> Sequence[InputFile]:
         if destination is not None and not isinstance(destination, str):
             faults.append(Fault(f"inputFiles[{number}].destFile", f"{destination!r} will not do"))
             continue
-        found.append(InputFile(path.resolve(), destination or path.name))
+        found.append(InputFile(path, destination or path.name))
     if faults:
         raise InputError(faults)
     return found
