@@ -108,14 +108,16 @@ class Committer:
         works: list[Work] = []
         for provider in sorted(set(self._ledger.machines.waiting(self._deployment))):
             wave = new_uid()
+            # Before it is on the books: a waiter that sees it there must know that it is ours.
+            self._own_waves.add(wave)
             claimed = self._ledger.machines.claim(self._deployment, provider, wave, self._owner)
             if claimed:
                 works.append(self._creating(wave, provider, claimed))
+            else:
+                self._own_waves.discard(wave)
         return works
 
     def _creating(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
-        self._own_waves.add(wave)
-
         def work() -> None:
             try:
                 self._waves.create(wave, provider, machines)

@@ -227,7 +227,7 @@ class Fleet:
             remaining = deadline - self._clock()
             if remaining <= 0:
                 raise NotGoneInTime(key.instance_name, seconds)
-            # A removal under way signals its end; what it could not remove is tried again.
+            # A removal signals what it removed; what it could not is tried again, ever more slowly.
             self._signals.wait(machine.uid if machine else key.instance_name, min(pause, remaining))
             pause = min(pause * 2, _LONGEST_BACKOFF)
 

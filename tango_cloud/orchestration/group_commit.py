@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tango_cloud.core.errors import TangoCloudError
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
@@ -114,6 +116,8 @@ class GroupCommit:
             self._slots.release()
             error = future.exception()
             if error is not None:
-                log.error("%s: %s", self._name, error, exc_info=error)
+                # Whoever waits for it asks again; a bug of ours is told in full.
+                expected = isinstance(error, TangoCloudError)
+                log.error("%s: %s", self._name, error, exc_info=None if expected else error)
 
         self._pool.submit(work).add_done_callback(done)

@@ -110,8 +110,7 @@ class Readiness:
             session.activate_host_key()
             self._ledger.machines.record(machine.uid, host_key=fresh_key, host_key_next="")
         except HostKeyMismatch as error:
-            self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
-            raise
+            return self._mismatch(machine, error)
         except (MachineUnreachable, AuthenticationError, MachineDamaged) as error:
             # Refused too: sshd may answer before the first boot has put our key in place. Damaged
             # too: another process may be changing the host key at this moment.
@@ -127,11 +126,21 @@ class Readiness:
         try:
             self._connections.checked(machine, compress=self._compress(machine), seconds=seconds)
         except HostKeyMismatch as error:
-            self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
-            raise
+            return self._mismatch(machine, error)
         except (MachineUnreachable, AuthenticationError) as error:
             return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
         return Progress(machine, ready=True)
+
+    def _mismatch(self, machine: Machine, error: HostKeyMismatch) -> Progress:
+        """Another process may have replaced the key since `machine` was read: it has put the new
+        one on the books first. Raises `error` when it has not.
+        """
+        now = self._ledger.machines.get(machine.uid)
+        keys = (machine.host_key, machine.host_key_next)
+        if now is not None and (now.host_key, now.host_key_next) != keys:
+            return Progress(now, waiting_for="SSH with its new host key")
+        self._ledger.machines.move(machine.uid, State.FAILED, Reason.HOST_KEY, str(error))
+        raise error
 
     def _overdue(self, machine: Machine) -> bool:
         """Whether its apply ended so long ago that a listing without it means that it is lost."""

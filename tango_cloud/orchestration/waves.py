@@ -107,12 +107,7 @@ class Waves:
         uids = {machine.uid for machine in machines}
         for uid in uids:
             self._connections.close(uid)
-        try:
-            self._book_removal(wave, uids - self._clear(wave, provider, uids))
-        finally:
-            self._signals.notify(uids)
-
-    def _book_removal(self, wave: str, gone: set[str]) -> None:
+        gone = uids - self._clear(wave, provider, uids)
         others = [m for m in self._ledger.machines.of_wave(wave) if m.uid not in gone]
         if all(machine.state is State.GONE for machine in others):
             # Before the books say so: who waits for the last machine finds no wave any more.

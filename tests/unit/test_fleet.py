@@ -21,10 +21,10 @@ from tango_cloud.core.errors import (
     TangoCloudError,
 )
 from tango_cloud.core.lifecycle import State
-from tango_cloud.core.model import Machine, MachineKey, MachineRequest, Shape
+from tango_cloud.core.model import Endpoint, Machine, MachineKey, MachineRequest, Shape
 
 from .conftest import Rig, build_rig
-from .fakes import FakeCloud
+from .fakes import FakeCloud, FakeSession
 
 KEY = MachineKey("prod", 1000, "local")
 SHAPE = Shape("fake.img")
@@ -289,3 +289,27 @@ def test_a_machine_that_vanishes_as_soon_as_it_is_made_is_made_again(
     rig.ledger.machines.claim("prod", "fake", "wave1", "somebody")
     rig.ledger.waves.applied("wave1")
     assert rig.fleet.wait(KEY, 10).uid != machine.uid
+
+
+def test_a_key_replaced_by_another_process_meanwhile_is_no_mismatch(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read with the bootstrap key, and connected to when the other had just replaced it."""
+    machine = _request(rig)
+    connect = rig.transport.connect
+
+    def replaced_meanwhile(endpoint: Endpoint, timeout: float) -> FakeSession:
+        monkeypatch.setattr(rig.transport, "connect", connect)
+        rig.ledger.machines.record(machine.uid, host_key="ssh-ed25519 fresh")
+        raise HostKeyMismatch("not the bootstrap key")
+
+    monkeypatch.setattr(rig.transport, "connect", replaced_meanwhile)
+    assert rig.fleet.wait(KEY, 10).uid == machine.uid
+
+
+def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.cloud.immortal.add(machine.instance_id)
+    with pytest.raises(NotGoneInTime):
+        rig.fleet.destroy_and_wait(KEY, 0.6)
+    assert len(rig.cloud.removals) <= 6

@@ -258,6 +258,7 @@ def test_no_cloud_no_exception_except_from_getvms(
 ) -> None:
     vm = TangoMachine()
     _ready(vmms, vm)
+    rig.cloud.immortal.add(vm.instance_id)
     rig.cloud.unavailable = True
     with pytest.raises(ProviderUnavailable):
         vmms.getVMs()
@@ -265,7 +266,6 @@ def test_no_cloud_no_exception_except_from_getvms(
     with caplog.at_level(logging.ERROR):
         vmms.safeDestroyVM(vm)
     assert "stays on the books" in caplog.text
-    rig.cloud.immortal.add(vm.instance_id)
     rig.cloud.unavailable = False
     assert [listed.id for listed in vmms.getVMs()] == [1000]
 
