@@ -143,8 +143,7 @@ class _Fleet(_Way):
 
     def make(self, count: int) -> None:
         self._keys = [
-            self._fleet.request_next("bench", self._provider, _SHAPE, _LIFETIME).key
-            for _ in range(count)
+            self._fleet.request_next(self._provider, _SHAPE, _LIFETIME).key for _ in range(count)
         ]
         _at_once(lambda key: self._fleet.wait(key, READY_SECONDS), self._keys)
 

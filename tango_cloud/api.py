@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import Event, MachineKey, Shape
-from tango_cloud.core.settings import JobSettings, Settings, load
+from tango_cloud.core.settings import JobSettings, MachineSettings, Settings, load
 from tango_cloud.jobs.execution import execute
 from tango_cloud.jobs.job import Job, JobResult, load_directory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
@@ -147,7 +147,7 @@ class Cloud:
         settings = self.settings.machine
         wanted = shape or self.shape()
         requested = self._fleet.request_next(
-            Path(wanted.image).stem, self.settings.provider, wanted, settings.lifetime_seconds
+            self.settings.provider, wanted, settings.lifetime_seconds
         )
         try:
             self._fleet.wait(requested.key, settings.ready_seconds)
@@ -163,13 +163,7 @@ class Cloud:
         disk_gib: int | None = None,
     ) -> Shape:
         """A shape; what is not given comes from the settings."""
-        machine = self.settings.machine
-        return Shape(
-            image or machine.image,
-            cores or machine.cores,
-            memory_mib or machine.memory_mib,
-            disk_gib or machine.disk_gib,
-        )
+        return shape_or(self.settings.machine, image, cores, memory_mib, disk_gib)
 
     def warnings(self) -> Sequence[str]:
         """What its user should know before trusting the provider with jobs: weak isolation."""
@@ -189,6 +183,22 @@ class Cloud:
     def destroy(self, key: MachineKey) -> None:
         """Destroy a machine and return once it is gone. Raises NotGoneInTime."""
         self._fleet.destroy_and_wait(key, self.settings.machine.gone_seconds)
+
+
+def shape_or(
+    defaults: MachineSettings,
+    image: str | None = None,
+    cores: int | None = None,
+    memory_mib: int | None = None,
+    disk_gib: int | None = None,
+) -> Shape:
+    """A shape; what is not given comes from `defaults`."""
+    return Shape(
+        image or defaults.image,
+        cores or defaults.cores,
+        memory_mib or defaults.memory_mib,
+        disk_gib or defaults.disk_gib,
+    )
 
 
 def limits(
@@ -227,7 +237,6 @@ def _times(count: int | None, unit: int) -> int | None:
 
 
 def _prepare_output(folder: Path, jobs: Sequence[Job]) -> Path:
-    faults = []
     names = [job.name for job in jobs]
     faults = [
         Fault(name, "two jobs have this name, and would share one output file", "distinct names")

@@ -39,7 +39,7 @@ def build_fleet(settings: Settings) -> Fleet:
     provider = build_provider(settings)
     sites = Sites({provider.name: Site(provider, Inventory(provider, settings.prefix))})
     signals = Signals()
-    connections = Connections(SshTransport(), str(key.file), settings.ssh.connect_seconds)
+    connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)
     waves = Waves(ledger, sites, stacks, connections, signals, key, settings.wave.attempts)
     committer = Committer(

@@ -144,8 +144,7 @@ class Burst:
 
     def _request(self) -> MachineKey:
         plan = self._plan
-        name = Path(plan.shape.image).stem
-        key = self._fleet.request_next(name, plan.provider, plan.shape, plan.lifetime).key
+        key = self._fleet.request_next(plan.provider, plan.shape, plan.lifetime).key
         self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
         return key
 

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import defaultdict
 
 from tango_cloud.core.errors import MachineUnreachable
 from tango_cloud.core.model import Endpoint, Machine
+from tango_cloud.orchestration.site import Sites
 from tango_cloud.transports.protocol import Session, Transport
-
-log = logging.getLogger(__name__)
 
 
 class Connections:
     """This process' sessions, by machine uid. Safe for many threads."""
 
-    def __init__(self, transport: Transport, client_key_file: str, connect_seconds: float) -> None:
+    def __init__(
+        self, transport: Transport, sites: Sites, client_key_file: str, connect_seconds: float
+    ) -> None:
         self._transport = transport
+        self._sites = sites
         self._client_key_file = client_key_file
         self._connect_seconds = connect_seconds
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def checked(self, machine: Machine, *, compress: bool, seconds: float) -> Session:
+    def checked(self, machine: Machine, seconds: float) -> Session:
         """The machine's session, proved to answer right now: one round trip, or a new connection
         within `seconds`. Raises MachineUnreachable, HostKeyMismatch or AuthenticationError.
         """
         kept = self._sessions.get(machine.uid)
         if kept is not None and not kept.alive():
             self._drop(machine.uid, kept)
-        return self.get(machine, compress=compress, seconds=seconds)
+        return self.get(machine, seconds)
 
-    def get(self, machine: Machine, *, compress: bool, seconds: float | None = None) -> Session:
+    def get(self, machine: Machine, seconds: float | None = None) -> Session:
         """The session kept for the machine, not asked whether it still answers, else a new one
         within `seconds` (default: the setting). Raises as `checked`.
         """
@@ -44,7 +45,7 @@ class Connections:
             if kept is not None:
                 return kept
             limit = min(self._connect_seconds, seconds or self._connect_seconds)
-            session = self._transport.connect(self._endpoint(machine, compress=compress), limit)
+            session = self._transport.connect(self._endpoint(machine), limit)
             with self._lock:
                 self._sessions[machine.uid] = session
             return session
@@ -73,7 +74,7 @@ class Connections:
                 del self._sessions[uid]
         session.close()
 
-    def _endpoint(self, machine: Machine, *, compress: bool) -> Endpoint:
+    def _endpoint(self, machine: Machine) -> Endpoint:
         keys = tuple(key for key in (machine.host_key_next, machine.host_key) if key)
         if not machine.address or not keys:
             raise MachineUnreachable(f"{machine.key} has no address yet ({machine.state})")
@@ -83,5 +84,5 @@ class Connections:
             username=machine.username,
             host_keys=keys,
             client_key_file=self._client_key_file,
-            compress=compress,
+            compress=self._sites[machine.provider].provider.compress,
         )

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from tango_cloud.core.errors import (
     Cancelled,
@@ -92,9 +93,10 @@ class Fleet:
         self._committer.kick_creation()
         return machine
 
-    def request_next(self, name: str, provider: str, shape: Shape, lifetime: float) -> Machine:
-        """Ask for a machine under a fresh id of its own. Raises as `request`."""
+    def request_next(self, provider: str, shape: Shape, lifetime: float) -> Machine:
+        """Ask for a machine under a fresh id and its image's name. Raises as `request`."""
         self._sites[provider].provider.offers(shape)
+        name = PurePath(shape.image).stem
         machine = self._ledger.machines.request_next(
             self.deployment, name, provider, shape, lifetime
         )
@@ -176,8 +178,7 @@ class Fleet:
             raise MachineNotFound(f"{key}: no such machine")
         if machine.state not in USABLE:
             raise MachineUnreachable(f"{key} is {machine.state}, not ready")
-        compress = self._sites[machine.provider].provider.compress
-        return self._connections.get(machine, compress=compress)
+        return self._connections.get(machine)
 
     def broken(self, key: MachineKey, session: Session) -> None:
         """The session failed its user: the next one connects anew."""

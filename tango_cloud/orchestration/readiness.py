@@ -102,9 +102,7 @@ class Readiness:
         between, both keys are accepted, and the next one to come here finishes the change.
         """
         try:
-            session = self._connections.get(
-                machine, compress=self._compress(machine), seconds=seconds
-            )
+            session = self._connections.get(machine, seconds)
             fresh_key = session.stage_host_key()
             self._ledger.machines.record(machine.uid, host_key_next=fresh_key)
             session.activate_host_key()
@@ -124,7 +122,7 @@ class Readiness:
     def _verify(self, machine: Machine, seconds: float) -> Progress:
         """ready: does it still answer?"""
         try:
-            self._connections.checked(machine, compress=self._compress(machine), seconds=seconds)
+            self._connections.checked(machine, seconds)
         except HostKeyMismatch as error:
             return self._mismatch(machine, error)
         except (MachineUnreachable, AuthenticationError) as error:
@@ -165,9 +163,6 @@ class Readiness:
         inventory = self._sites[machine.provider].inventory
         listing = inventory.fresh() if fresh else inventory.recent()
         return next((instance for instance in listing if instance.uid == machine.uid), None)
-
-    def _compress(self, machine: Machine) -> bool:
-        return self._sites[machine.provider].provider.compress
 
 
 def _because(machine: Machine, what: str) -> str:

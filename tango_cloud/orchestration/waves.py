@@ -7,8 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import psutil
-
 from tango_cloud.core import tags
 from tango_cloud.core.errors import NextMove, TangoCloudError, TerraformError
 from tango_cloud.core.ledger import Ledger, process_started
@@ -81,8 +79,10 @@ class Waves:
         report: WaveReport | None = None
         failure: TangoCloudError | None = None
         try:
-            wanted = [m for m in claimed if self._still(m, State.CREATING)]
-            requests = [self._request(self._sites[provider].provider, wave, m) for m in wanted]
+            # Without those that were to be destroyed since they were claimed.
+            wanted = self._ledger.machines.of_wave(wave)
+            site = self._sites[provider].provider
+            requests = [self._request(site, wave, m) for m in wanted if m.state is State.CREATING]
             if requests:
                 report = self._stacks.apply(
                     provider,
@@ -141,17 +141,11 @@ class Waves:
 
     def terraform_runs(self, wave: Wave) -> bool:
         """Whether the Terraform that the wave's owner started on this host still runs."""
-        return wave.terraform_pid > 0 and (
-            psutil.pid_exists(wave.terraform_pid)
-            and process_started(wave.terraform_pid) == wave.terraform_started
-        )
+        started = wave.terraform_started  # 0: none was, or it ended before it could be looked at
+        return started > 0 and process_started(wave.terraform_pid) == started
 
     def cancel(self) -> None:
         self._stacks.cancel()
-
-    def _still(self, machine: Machine, state: State) -> bool:
-        now = self._ledger.machines.get(machine.uid)
-        return now is not None and now.state is state
 
     def _request(self, provider: Provider, wave: str, machine: Machine) -> MachineRequest:
         """The machine as the provider is asked for it; its host key is on the books first."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from tango_cloud.api import limits
 from tango_cloud.core.errors import (
@@ -24,6 +25,7 @@ from tango_cloud.core.errors import (
 from tango_cloud.core.model import MachineKey
 from tango_cloud.core.settings import load
 from tango_cloud.orchestration.fleet import Fleet
+from tango_cloud.transports.protocol import Session
 from tango_cloud.vmms.translation import (
     ListedVM,
     input_files,
@@ -35,6 +37,8 @@ from tango_cloud.vmms.translation import (
 from tango_cloud.wiring import build_fleet
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 OK, FAILED = 0, -1
 RAN, USAGE, TIMED_OUT, DAMAGED = 0, 1, 2, 3
@@ -105,13 +109,7 @@ class TangoCloud:
         try:
             files = input_files(inputFiles)
             key = self._key(vm)
-            session = self._fleet.lease(key)
-            try:
-                session.put(files)
-            except MachineUnreachable:
-                # A connection kept since the last job may have died: nothing has happened yet.
-                self._fleet.broken(key, session)
-                self._fleet.session(key).put(files)
+            self._exchange(key, self._fleet.lease(key), lambda session: session.put(files))
         except InputError as error:
             _log(f"copyIn of job {job_id}", vm, error)
             return USAGE
@@ -160,13 +158,8 @@ class TangoCloud:
     def copyOut(self, vm: object, destFile: str) -> int:
         """0 once `destFile` holds the last run's output, replaced atomically; else -1."""
         try:
-            key = self._key(vm)
-            session = self._fleet.session(key)
-            try:
-                session.get(Path(destFile))
-            except MachineUnreachable:
-                self._fleet.broken(key, session)
-                self._fleet.session(key).get(Path(destFile))
+            key, local = self._key(vm), Path(destFile)
+            self._exchange(key, self._fleet.session(key), lambda session: session.get(local))
             self._fleet.unlease(key)
         except Exception as error:
             _log("copyOut", vm, error)
@@ -222,13 +215,10 @@ class TangoCloud:
         """The first bytes of output so far of the job that runs on `vm`, in whichever process."""
         try:
             key = self._key(vm)
-            session = self._fleet.session(key)
             size = self._settings.job.output_kib * 1024
-            try:
-                output = session.peek(size)
-            except MachineUnreachable:
-                self._fleet.broken(key, session)
-                output = self._fleet.session(key).peek(size)
+            output = self._exchange(
+                key, self._fleet.session(key), lambda session: session.peek(size)
+            )
         except Exception as error:
             _log("getPartialOutput", vm, error)
             return ""
@@ -246,6 +236,16 @@ class TangoCloud:
         )
         _fill(vm, machine.address, machine.instance_id)
         return key
+
+    def _exchange(
+        self, key: MachineKey, session: Session, exchange: Callable[[Session], Result]
+    ) -> Result:
+        """Do what may be done twice; once more if the connection, kept since the last job, died."""
+        try:
+            return exchange(session)
+        except MachineUnreachable:
+            self._fleet.broken(key, session)
+            return exchange(self._fleet.session(key))
 
     def _condemn_if_damaged(self, vm: object, error: Exception) -> None:
         """The old Tango uses a machine again whatever it answered: make its next `waitVM` fail."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tango_cloud.api import shape_or
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import MachineKey, Shape
 from tango_cloud.core.settings import MachineSettings
@@ -79,12 +80,7 @@ def shape_of(vm: object, defaults: MachineSettings, memory_unit: Literal["MiB", 
     if faults:
         raise InputError(faults)
     image = getattr(vm, "image", None)
-    return Shape(
-        image=str(image) if image else defaults.image,
-        cores=cores or defaults.cores,
-        memory_mib=memory or defaults.memory_mib,
-        disk_gib=disk or defaults.disk_gib,
-    )
+    return shape_or(defaults, str(image) if image else None, cores, memory, disk)
 
 
 def input_files(files: Iterable[object]) -> Sequence[InputFile]:

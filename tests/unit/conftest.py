@@ -41,7 +41,7 @@ def build_rig(
 ) -> Rig:
     sites = Sites({"fake": Site(cloud, Inventory(cloud, deployment))})
     signals = Signals()
-    connections = Connections(transport, "/dev/null", 1.0)
+    connections = Connections(transport, sites, "/dev/null", 1.0)
     key = ClientKey(Path("/dev/null"), "ssh-ed25519 client")
     waves = Waves(ledger, sites, cast(Stacks, cloud), connections, signals, key, attempts=3)
     committer = Committer(deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2)
