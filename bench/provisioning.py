@@ -32,7 +32,7 @@ from tango_cloud.core.settings import Settings
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key, make_key_pair
-from tango_cloud.orchestration.site import Site
+from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.providers.protocol import Bootstrap
 from tango_cloud.terraform.modules import modules_root
@@ -159,9 +159,8 @@ class _Bare(_Way):
         self._provider = build_provider(settings)
         self._key = client_key(folder)
         inventory = Inventory(self._provider, PREFIX)
-        self._stacks = Stacks(
-            settings, folder, {settings.provider: Site(self._provider, inventory)}
-        )
+        sites = Sites({settings.provider: Site(self._provider, inventory)})
+        self._stacks = Stacks(settings, folder, sites)
         self._sessions: list[Session] = []
         self._transport = SshTransport()
 

@@ -35,8 +35,14 @@ class Deployment:
         self, *arguments: str, seconds: float = _LONG, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """`tango-cloud ARGUMENTS` to its end; `more` is added to its environment."""
+        return self.execute(self.command(*arguments), seconds, **more)
+
+    def execute(
+        self, argv: list[str], seconds: float = _LONG, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Any command of this deployment's to its end; `more` is added to its environment."""
         return subprocess.run(
-            self.command(*arguments),
+            argv,
             env=self.environment | more,
             cwd=self.folder,
             capture_output=True,

@@ -360,19 +360,18 @@ def test_nests_deeper_than_paths_reach(job: Runner) -> None:
 def test_dies_with_the_agent(job: Runner, setting: Setting) -> None:
     word = marker()
     job.put(f"sh -c 'sleep 60; true' {word}")
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(job.session.run, limits())
-        wait_until_there(word)
-        for process in _agents(setting):
-            process.kill()
-        with pytest.raises(MachineUnreachable):
-            running.result(timeout=10)
+    _run_until_the_agent_is_killed(job, setting, word)
     wait_until_gone(word, 3)
 
 
 def test_its_daemons_die_with_the_agent(job: Runner, setting: Setting) -> None:
     word = marker()
     job.put(f"{PYTHON} daemon.py {word}", "sleep 60", files={"daemon.py": DAEMON})
+    _run_until_the_agent_is_killed(job, setting, word)
+    wait_until_gone(word, 3)
+
+
+def _run_until_the_agent_is_killed(job: Runner, setting: Setting, word: str) -> None:
     with ThreadPoolExecutor() as pool:
         running = pool.submit(job.session.run, limits())
         wait_until_there(word)
@@ -380,7 +379,6 @@ def test_its_daemons_die_with_the_agent(job: Runner, setting: Setting) -> None:
             process.kill()
         with pytest.raises(MachineUnreachable):
             running.result(timeout=10)
-    wait_until_gone(word, 3)
 
 
 def _agents(setting: Setting) -> list[psutil.Process]:

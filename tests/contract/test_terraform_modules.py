@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tango_cloud.core.errors import TerraformUnusable
 from tango_cloud.terraform import command
-from tango_cloud.terraform.binary import Source, resolve
+from tango_cloud.terraform.binary import Binary
 from tango_cloud.terraform.environment import terraform_environment
 from tango_cloud.terraform.modules import copy_module, modules_root
 from tango_cloud.terraform.runner import Terraform
@@ -22,15 +21,8 @@ MODULES = sorted(
 FIRST_WITH_TEST = (1, 6, 0)
 
 
-@pytest.fixture(scope="module", params=[Source.PATH, Source.PACKAGE])
-def terraform(request: pytest.FixtureRequest) -> Terraform:
-    environ = None if request.param is Source.PATH else {"PATH": "/nowhere"}
-    try:
-        binary = resolve(None, environ)
-    except TerraformUnusable as error:
-        pytest.skip(str(error))
-    if binary.source is not request.param:
-        pytest.skip(f"no Terraform from {request.param}")
+@pytest.fixture(scope="module")
+def terraform(binary: Binary) -> Terraform:
     environment = terraform_environment(os.environ, cli_config=None, plugin_cache=None)
     return Terraform(binary, environment)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tango_cloud.core.errors import TerraformError, TerraformUnusable
+from tango_cloud.core.errors import TerraformError
 from tango_cloud.terraform import command
-from tango_cloud.terraform.binary import Binary, Product, Source, resolve
+from tango_cloud.terraform.binary import Binary, Product, Source
 from tango_cloud.terraform.environment import terraform_environment
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone, ResourceStarted
 from tango_cloud.terraform.runner import Controls, Terraform
@@ -44,18 +44,6 @@ output "things" {
 }
 """
 FOR_EVER = "exec sleep 600"
-
-
-@pytest.fixture(scope="module", params=[Source.PATH, Source.PACKAGE])
-def binary(request: pytest.FixtureRequest) -> Binary:
-    environ = None if request.param is Source.PATH else {"PATH": "/nowhere"}
-    try:
-        found = resolve(None, environ)
-    except TerraformUnusable as error:
-        pytest.skip(str(error))
-    if found.source is not request.param:
-        pytest.skip(f"no Terraform from {request.param}")
-    return found
 
 
 @pytest.fixture

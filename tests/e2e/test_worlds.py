@@ -30,15 +30,7 @@ def _passed(done: subprocess.CompletedProcess[str]) -> bool:
 def test_nothing_but_loopback_is_ever_contacted(deployment: Deployment) -> None:
     """In a network namespace that has nothing else, everything works the same."""
     inside = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "-"]
-    done = subprocess.run(
-        [*inside, *deployment.command("run", JOB, "--json")],
-        env=deployment.environment,
-        cwd=deployment.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = deployment.execute([*inside, *deployment.command("run", JOB, "--json")])
     assert _passed(done)
 
 
@@ -85,24 +77,11 @@ def test_root_is_not_needed(unprivileged: Deployment, server: str) -> None:
     if subprocess.run(["setpriv", *user, "test", "-r", JOB, "-a", "-r", str(CHECKOUT)]).returncode:
         pytest.skip("the checkout may not be read by other users")
     isolate = {"auto": "auto", "asyncssh": "no"}[server]
-    done = subprocess.run(
-        [
-            "setpriv",
-            *user,
-            str(unprivileged.folder / "venv" / "bin" / "python"),
-            "-m",
-            "tango_cloud",
-            "run",
-            JOB,
-            "--json",
-        ],
-        env=unprivileged.environment
-        | {"TANGO_CLOUD_LOCAL__SERVER": server, "TANGO_CLOUD_LOCAL__ISOLATE": isolate},
-        cwd=unprivileged.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    python = str(unprivileged.folder / "venv" / "bin" / "python")
+    done = unprivileged.execute(
+        ["setpriv", *user, python, "-m", "tango_cloud", "run", JOB, "--json"],
+        TANGO_CLOUD_LOCAL__SERVER=server,
+        TANGO_CLOUD_LOCAL__ISOLATE=isolate,
     )
     assert _passed(done)
 
@@ -118,15 +97,7 @@ def test_an_installed_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run([*pip, str(wheel)], check=True, timeout=300)
     deployment = make_deployment(tmp_path)
     del deployment.environment["PYTHONPATH"]
-    done = subprocess.run(
-        [str(home / "bin" / "tango-cloud"), "run", JOB, "--json"],
-        env=deployment.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = deployment.execute([str(home / "bin" / "tango-cloud"), "run", JOB, "--json"])
     try:
         assert _passed(done)
         assert (next(home.glob("lib/*/site-packages/tango_cloud")) / "_terraform").is_dir()
