@@ -8,6 +8,7 @@ it would run itself does not work on Terraform 1.x (`destroy` passes an option t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,12 +34,17 @@ def _build(command: str, *arguments: str, **options: object) -> list[str]:
     return words[1:]
 
 
+def _in_file(state: Path | None, **options: str) -> dict[str, object]:
+    """Options for a state in a file; the backend's takes none."""
+    return {} if state is None else {"state": str(state), **options}
+
+
 def init() -> list[str]:
     return _build("init", input=False, no_color=_FLAG)
 
 
 def apply(
-    state: Path,
+    state: Path | None,
     var_files: Sequence[Path],
     *,
     parallelism: int,
@@ -48,7 +54,7 @@ def apply(
     """Apply (or, with `destroy`, remove) everything, or only `targets` and what depends on them.
 
     Without a refresh: what exists is told by the inventory, and asking the cloud costs one call per
-    resource. Without a backup of the state beside it.
+    resource. Without a backup of the state beside it. `state` None: the backend has it.
     """
     return _build(
         "apply",
@@ -59,15 +65,49 @@ def apply(
         refresh=False,
         lock_timeout=f"{LOCK_SECONDS}s",
         parallelism=parallelism,
-        state=str(state),
-        backup="-",
+        **_in_file(state, backup="-"),
         var_file=[str(file) for file in var_files],
         target=list(targets),
     )
 
 
-def output(state: Path) -> list[str]:
-    return _build("output", json=_FLAG, no_color=_FLAG, state=str(state))
+def output(state: Path | None) -> list[str]:
+    return _build("output", json=_FLAG, no_color=_FLAG, **_in_file(state))
+
+
+def state_list() -> list[str]:
+    """The addresses in the backend's state, one a line."""
+    return _build("state list", no_color=_FLAG)
+
+
+def state_rm(
+    state: Path | None, addresses: Sequence[str], *, lock_seconds: int = LOCK_SECONDS
+) -> list[str]:
+    """Fails when none of `addresses` is in the state; some may be missing."""
+    # "-" would be a file's name here, and without the option a backup is left at each call.
+    return _build(
+        "state rm",
+        *addresses,
+        no_color=_FLAG,
+        lock_timeout=f"{lock_seconds}s",
+        **_in_file(state, backup=os.devnull),
+    )
+
+
+def force_unlock(lock: str) -> list[str]:
+    return _build("force-unlock", lock, force=_FLAG, no_color=_FLAG)
+
+
+def workspace_list() -> list[str]:
+    """One a line, the chosen one after an asterisk."""
+    return _build("workspace list", no_color=_FLAG)
+
+
+def workspace_delete(name: str) -> list[str]:
+    """With what its state holds. Fails when it is the chosen one, or does not exist."""
+    return _build(
+        "workspace delete", name, force=_FLAG, no_color=_FLAG, lock_timeout=f"{LOCK_SECONDS}s"
+    )
 
 
 def validate() -> list[str]:

@@ -1,7 +1,8 @@
 """Initialised working directories: one per module, serving any number of states.
 
-A *stack* is one use of a module: a folder (0700) with its state `terraform.tfstate` and its inputs
-`inputs.tfvars.json`. Nothing secret is in either.
+A *stack* is one use of a module: a folder (0700) with its inputs `inputs.tfvars.json` and its state
+`terraform.tfstate`, which a backend keeps under the folder's name instead. Nothing secret is in
+either.
 """
 
 from __future__ import annotations
@@ -14,29 +15,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import tenacity
 from filelock import FileLock
 
 from tango_cloud.core.errors import TerraformError
 from tango_cloud.terraform import command
+from tango_cloud.terraform.backend import FILE as BACKEND
+from tango_cloud.terraform.backend import Backend, backend_block, workspace_name
 from tango_cloud.terraform.modules import copy_module, module_hash, modules_root
 from tango_cloud.terraform.runner import Controls, Result, Terraform
+from tango_cloud.terraform.state import (
+    listed_addresses,
+    listed_workspaces,
+    lock_id,
+    stored_addresses,
+)
 
 STATE = "terraform.tfstate"
 INPUTS = "inputs.tfvars.json"
 _READY = ".initialised"
 _DEFAULT_PARALLELISM = 10
+_FIRST_LOCK_TRIES = 6
+_NO_RESOURCE = "terraform_data.none_is_called_so"
+_NO_MATCH = "No matching objects found"
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """An initialised working directory. Safe to use from many threads and processes at once.
 
-    Each method raises TerraformError when Terraform fails.
+    Each method raises TerraformError when Terraform fails. With `remote` the folder's backend has
+    the states, and what is asked of a stack may be asked on any host.
     """
 
     folder: Path
     terraform: Terraform
     environment: Mapping[str, str]
+    remote: bool = False
 
     def apply(
         self,
@@ -51,12 +66,20 @@ class Workspace:
 
         `inputs` are kept beside the state, for the removal; `secrets` reach Terraform alone.
         """
-        stack.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(stack / INPUTS, json.dumps(dict(inputs), indent=1))
+        write_inputs(stack, inputs)
         arguments = command.apply(
-            stack / STATE, [stack / INPUTS, command.STDIN], parallelism=parallelism
+            self._state(stack), [stack / INPUTS, command.STDIN], parallelism=parallelism
         )
-        return self._run(arguments, controls, stdin=command.variables(dict(secrets or {})))
+        given = command.variables(dict(secrets or {}))
+        # Terraform waits for the lock of a state, but not to make one: of two that come first at
+        # once, one fails at that. The next time there is a state, and it waits.
+        first = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_was_first_too),
+            stop=tenacity.stop_after_attempt(_FIRST_LOCK_TRIES),
+            wait=tenacity.wait_random(0.2, 1.0),
+            reraise=True,
+        )
+        return first(self._run, arguments, controls, stack, stdin=given)
 
     def destroy(
         self,
@@ -68,54 +91,144 @@ class Workspace:
     ) -> Result:
         """Remove `targets` (resource addresses), or everything, with the inputs of the last apply.
 
-        What is not in the state is success, also when there is no state at all.
+        What is not in the state is success, also when there is no state at all. The inputs must be
+        on this host.
         """
-        if not (stack / STATE).exists():
+        if not self._exists(stack):
             return Result("")
         arguments = command.apply(
-            stack / STATE, [stack / INPUTS], parallelism=parallelism, targets=targets, destroy=True
+            self._state(stack),
+            [stack / INPUTS],
+            parallelism=parallelism,
+            targets=targets,
+            destroy=True,
         )
-        return self._run(arguments, controls)
+        return self._run(arguments, controls, stack)
+
+    def forget(self, stack: Path, addresses: Sequence[str]) -> None:
+        """Take resources that are gone out of the state. Idempotent. Needs no plugin."""
+        if not addresses or not self._exists(stack):
+            return
+        try:
+            self._run(command.state_rm(self._state(stack), addresses), None, stack)
+        except TerraformError:
+            # It fails too when none of them was there.
+            if not set(addresses).isdisjoint(self.resources(stack)):
+                raise
+
+    def discard(self, stack: Path) -> None:
+        """Forget the stack: its state, whatever that holds, and its folder. Idempotent."""
+        if self.remote:
+            try:
+                self._run(command.workspace_delete(workspace_name(stack.name)), None)
+            except TerraformError:
+                if self._exists(stack):
+                    raise
+        shutil.rmtree(stack, ignore_errors=True)
+
+    def break_lock(self, stack: Path) -> None:
+        """Take the state's lock away from whoever holds it. Idempotent.
+
+        Only for a stack whose owner is known to be dead: one killed leaves its lock in the backend.
+        The lock of a state in a file dies with its owner.
+        """
+        if not self.remote or not self._exists(stack):
+            return
+        lock = self._lock(stack)
+        if lock is None:
+            return
+        try:
+            self._run(command.force_unlock(lock), None, stack)
+        except TerraformError:
+            if self._lock(stack) == lock:
+                raise
 
     def outputs(self, stack: Path, controls: Controls | None = None) -> Mapping[str, object]:
         """The outputs of the last apply; empty without one."""
-        arguments = command.output(stack / STATE)
-        text = self._run(arguments, controls).stdout
+        if not self._exists(stack):
+            return {}
+        arguments = command.output(self._state(stack))
+        text = self._run(arguments, controls, stack).stdout
         try:
             return {name: found["value"] for name, found in json.loads(text).items()}
         except (ValueError, TypeError, KeyError) as error:
             raise TerraformError(arguments, 0, f"these are no outputs: {text[-500:]}") from error
 
     def resources(self, stack: Path) -> Sequence[str]:
-        """The addresses in the state, read from its file: Terraform takes longer to say the same.
+        """The addresses in the state.
 
-        Raises TerraformError when the file cannot be understood.
+        Those in a file are read from it: Terraform takes longer to say the same. Raises
+        TerraformError when the file cannot be understood.
         """
+        if self.remote:
+            if not self._exists(stack):
+                return []
+            return listed_addresses(self._run(command.state_list(), None, stack).stdout)
         path = stack / STATE
         try:
-            state = json.loads(path.read_text())
-            return sorted(
-                _address(resource, instance)
-                for resource in state["resources"]
-                for instance in resource["instances"]
-                if resource["mode"] == "managed"
-            )
+            return stored_addresses(path.read_text())
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise TerraformError(["read", str(path)], None, f"damaged state: {error}") from error
 
-    def _run(self, arguments: Sequence[str], controls: Controls | None, stdin: str = "") -> Result:
+    def _exists(self, stack: Path) -> bool:
+        """Whether there is a state. Any other command would make the backend's, to look at it."""
+        if not self.remote:
+            return (stack / STATE).exists()
+        names = listed_workspaces(self._run(command.workspace_list(), None).stdout)
+        return workspace_name(stack.name) in names
+
+    def _lock(self, stack: Path) -> str | None:
+        """The id of the lock on the backend's state; None when it is free.
+
+        Terraform tells it to whoever wants the lock, here for nothing.
+        """
+        try:
+            self._run(command.state_rm(None, [_NO_RESOURCE], lock_seconds=0), None, stack)
+        except TerraformError as error:
+            lock = lock_id(error.stderr)
+            if lock is None and _NO_MATCH not in error.stderr:
+                raise
+            return lock
+        return None
+
+    def _state(self, stack: Path) -> Path | None:
+        return None if self.remote else stack / STATE
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        controls: Controls | None,
+        stack: Path | None = None,
+        *,
+        stdin: str = "",
+    ) -> Result:
+        environment = dict(self.environment)
+        if self.remote and stack is not None:
+            environment["TF_WORKSPACE"] = workspace_name(stack.name)
         return self.terraform.run(
-            arguments, self.folder, controls, stdin=stdin, environment=self.environment
+            arguments, self.folder, controls, stdin=stdin, environment=environment
         )
 
 
 class Workspaces:
     """Makes and remembers the workspaces of one state folder. Safe for threads and processes."""
 
-    def __init__(self, folder: Path, terraform: Terraform, modules: Path | None = None) -> None:
-        """`folder` is made; `modules` is where the modules are (ours by default)."""
+    def __init__(
+        self,
+        folder: Path,
+        terraform: Terraform,
+        modules: Path | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        """`folder` is made; `modules` is where the modules are (ours by default).
+
+        Raises ConfigurationError when this Terraform cannot use the backend.
+        """
+        if backend is not None:
+            backend.check(terraform.binary)
+        self._backend = backend
         self._folder = folder
         self._terraform = terraform
         self._modules = modules
@@ -151,9 +264,12 @@ class Workspaces:
     ) -> Workspace:
         module = (self._modules or modules_root()) / provider / kind
         binary = self._terraform.binary
-        version = f"{binary.product} {'.'.join(map(str, binary.version))}"
-        folder = self._folder / f"{provider}-{kind}-{module_hash(module, version)}"
-        workspace = Workspace(folder, self._terraform, environment)
+        salt = f"{binary.product} {'.'.join(map(str, binary.version))}"
+        block = None if self._backend is None else backend_block(self._backend, kind)
+        if block is not None:
+            salt += block
+        folder = self._folder / f"{provider}-{kind}-{module_hash(module, salt)}"
+        workspace = Workspace(folder, self._terraform, environment, remote=block is not None)
         if (folder / _READY).exists():
             return workspace
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -163,18 +279,37 @@ class Workspaces:
                 # What is there now is what a killed `init` left.
                 shutil.rmtree(folder, ignore_errors=True)
                 copy_module(module, folder)
-                self._terraform.run(command.init(), folder, controls, environment=environment)
+                if block is not None:
+                    _write(folder / BACKEND, block)
+                self._init(folder, environment, controls)
                 (folder / _READY).touch()
         return workspace
 
+    def _init(
+        self, folder: Path, environment: Mapping[str, str], controls: Controls | None
+    ) -> None:
+        try:
+            self._terraform.run(command.init(), folder, controls, environment=environment)
+        except TerraformError as error:
+            if self._backend is None:
+                raise
+            told = " ".join(error.stderr.split())
+            where = f"states are kept in {self._backend} (terraform.remote_state)"
+            raise TerraformError(
+                error.argv, error.exit_code, error.stderr, [*error.diagnostics, told, where]
+            ) from error
 
-def _address(resource: Mapping[str, str], instance: Mapping[str, object]) -> str:
-    module = f"{resource['module']}." if "module" in resource else ""
-    address = f"{module}{resource['type']}.{resource['name']}"
-    key = instance.get("index_key")
-    if isinstance(key, str):
-        return command.address(address, key)
-    return address if key is None else f"{address}[{key}]"
+
+def write_inputs(stack: Path, inputs: Mapping[str, object]) -> None:
+    """Keep the inputs of a stack: Terraform wants them for its removal too."""
+    stack.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(stack / INPUTS, json.dumps(dict(inputs), indent=1))
+
+
+def _was_first_too(error: BaseException) -> bool:
+    return isinstance(error, TerraformError) and any(
+        "failed to lock" in text for text in (error.stderr, *error.diagnostics)
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,28 +22,7 @@ from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone, Resour
 from tango_cloud.terraform.runner import Controls, Terraform
 from tango_cloud.terraform.workspace import Workspace, Workspaces
 
-MAIN = """
-variable "things" {
-  type = map(string)
-}
-variable "secret" {
-  type      = string
-  default   = "none"
-  sensitive = true
-}
-resource "terraform_data" "thing" {
-  for_each = var.things
-  input    = each.key
-  provisioner "local-exec" {
-    command     = each.value
-    environment = { SECRET = var.secret }
-  }
-}
-output "things" {
-  value = { for key, thing in terraform_data.thing : key => thing.output }
-}
-"""
-FOR_EVER = "exec sleep 600"
+from .things import FOR_EVER, MAIN, make_module
 
 
 @pytest.fixture
@@ -54,10 +33,7 @@ def terraform(binary: Binary) -> Terraform:
 
 @pytest.fixture
 def modules(tmp_path: Path) -> Path:
-    module = tmp_path / "modules" / "fake" / "things"
-    module.mkdir(parents=True)
-    (module / "main.tf").write_text(MAIN)
-    return tmp_path / "modules"
+    return make_module(tmp_path / "modules", "things")
 
 
 @pytest.fixture
@@ -274,6 +250,37 @@ def test_a_changed_module_gets_a_workspace_of_its_own(
 def test_destroying_what_never_was_is_success(workspace: Workspace, tmp_path: Path) -> None:
     workspace.destroy(tmp_path / "nowhere")
     assert workspace.resources(tmp_path / "nowhere") == []
+
+
+def test_forgetting_takes_out_of_the_state_and_touches_nothing(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    stack, things = tmp_path / "stack", ["a", "b", "${c}"]
+    addresses = {key: command.address("terraform_data.thing", key) for key in things}
+    workspace.forget(stack, list(addresses.values()))
+    workspace.apply(stack, {"things": dict.fromkeys(things, "true")})
+    workspace.forget(stack, [addresses["a"], addresses["${c}"], "terraform_data.thing[0]"])
+    assert workspace.resources(stack) == [addresses["b"]]
+    workspace.forget(stack, [addresses["a"]])
+    workspace.forget(stack, [addresses["b"], addresses["b"]])
+    workspace.forget(stack, [addresses["b"]])
+    workspace.forget(stack, [])
+    assert workspace.resources(stack) == []
+    assert {path.name for path in stack.iterdir()} == {"inputs.tfvars.json", "terraform.tfstate"}
+    workspace.break_lock(stack)
+    workspace.discard(stack)
+    workspace.discard(stack)
+    assert not stack.exists()
+
+
+def test_forgetting_reports_a_state_that_cannot_be_written(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    stack = tmp_path / "stack"
+    workspace.apply(stack, {"things": {"a": "true"}})
+    (stack / "terraform.tfstate").write_text("half a st")
+    with pytest.raises(TerraformError):
+        workspace.forget(stack, [command.address("terraform_data.thing", "a")])
 
 
 def test_one_that_ignores_the_interrupt_is_killed_with_its_children(tmp_path: Path) -> None:

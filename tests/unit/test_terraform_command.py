@@ -60,6 +60,46 @@ def test_output() -> None:
     ]
 
 
+def test_a_state_in_a_backend_is_no_option() -> None:
+    words = command.apply(None, [INPUTS], parallelism=1)
+    assert not [word for word in words if word.startswith(("-state", "-backup"))]
+    assert command.output(None) == ["output", "-json", "-no-color"]
+    assert command.state_rm(None, ['a.b["c"]'], lock_seconds=0) == [
+        "state",
+        "rm",
+        "-no-color",
+        "-lock-timeout=0s",
+        'a.b["c"]',
+    ]
+
+
+def test_forgetting_leaves_no_backup() -> None:
+    assert command.state_rm(STATE, ['a.b["c"]', "d.e"]) == [
+        "state",
+        "rm",
+        "-no-color",
+        "-lock-timeout=600s",
+        "-state=/state/terraform.tfstate",
+        "-backup=/dev/null",
+        'a.b["c"]',
+        "d.e",
+    ]
+
+
+def test_states_in_a_backend() -> None:
+    assert command.state_list() == ["state", "list", "-no-color"]
+    assert command.force_unlock("1-2") == ["force-unlock", "-force", "-no-color", "1-2"]
+    assert command.workspace_list() == ["workspace", "list", "-no-color"]
+    assert command.workspace_delete("w1") == [
+        "workspace",
+        "delete",
+        "-force",
+        "-no-color",
+        "-lock-timeout=600s",
+        "w1",
+    ]
+
+
 def test_validate_and_test() -> None:
     assert command.validate() == ["validate", "-json"]
     assert command.test() == ["test", "-no-color"]
