@@ -24,7 +24,7 @@ from tango_cloud.jobs.job import Job, JobResult, load_directory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
 from tango_cloud.transports.protocol import MachineReport, OnOutput, RunLimits
-from tango_cloud.wiring import build_fleet
+from tango_cloud.wiring import build_fleet, build_stacks
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -184,6 +184,19 @@ class Cloud:
         """Destroy a machine and return once it is gone. Raises NotGoneInTime."""
         self._fleet.destroy_and_wait(key, self.settings.machine.gone_seconds)
 
+    def destroy_envelope(self) -> None:
+        """Remove what the deployment's machines share at its provider: networks, firewall rules,
+        templates. The next machine makes it anew.
+
+        Raises InputError while there are machines, TerraformError when it cannot be removed.
+        """
+        left = [entry.key.instance_name for entry in self.machines()]
+        if left:
+            raise InputError(
+                [Fault("envelope", f"{len(left)} machines still use it", "destroy --all first")]
+            )
+        build_stacks(self.settings).remove_envelope(self.settings.provider)
+
 
 def shape_or(
     defaults: MachineSettings,
@@ -194,7 +207,7 @@ def shape_or(
 ) -> Shape:
     """A shape; what is not given comes from `defaults`."""
     return Shape(
-        image or defaults.image,
+        image or defaults.image or "",
         cores or defaults.cores,
         memory_mib or defaults.memory_mib,
         disk_gib or defaults.disk_gib,

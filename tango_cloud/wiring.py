@@ -36,8 +36,7 @@ def build_fleet(settings: Settings) -> Fleet:
     folder = state_folder(settings)
     ledger = Ledger(ledger_url(settings), settings.state_dir)
     key = client_key(folder)
-    provider = build_provider(settings)
-    sites = Sites({provider.name: Site(provider, Inventory(provider, settings.prefix))})
+    sites = _build_sites(settings)
     signals = Signals()
     connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)
@@ -50,6 +49,16 @@ def build_fleet(settings: Settings) -> Fleet:
         concurrent_applies=settings.wave.concurrent_applies,
     )
     return Fleet(settings.prefix, ledger, sites, connections, committer, signals)
+
+
+def build_stacks(settings: Settings) -> Stacks:
+    """Terraform's side of the deployment alone. Raises ConfigurationError."""
+    return Stacks(settings, state_folder(settings), _build_sites(settings))
+
+
+def _build_sites(settings: Settings) -> Sites:
+    provider = build_provider(settings)
+    return Sites({provider.name: Site(provider, Inventory(provider, settings.prefix))})
 
 
 def build_provider(settings: Settings) -> Provider:

@@ -95,16 +95,25 @@ class Deployment:
             time.sleep(0.02)
         raise AssertionError(f"no process with the argument {mark}")
 
-    def instances(self) -> list[Path]:
-        folder = self.folder / "state" / "local" / "instances"
-        return sorted(folder.iterdir()) if folder.exists() else []
+    @property
+    def state(self) -> Path:
+        return Path(self.environment["TANGO_CLOUD_STATE_DIR"])
+
+    @property
+    def prefix(self) -> str:
+        return self.environment.get("TANGO_CLOUD_PREFIX", "tango")
+
+    def instances(self) -> list[str]:
+        """What the cloud shows of this deployment."""
+        folder = self.state / "local" / "instances"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
     def waves(self) -> list[Path]:
-        return sorted((self.folder / "state").glob("*/waves/*"))
+        return sorted(self.state.glob("*/waves/*"))
 
     def work_folders(self) -> list[Path]:
         """Folders outside ours that this deployment's machines may have had, as root."""
-        ledger = self.folder / "state" / "ledger.sqlite3"
+        ledger = self.state / "ledger.sqlite3"
         if not ledger.exists():
             return []
         with sqlite3.connect(ledger) as connection:
@@ -166,4 +175,4 @@ def clean(deployment: Deployment) -> None:
             process.send_signal(signal.SIGKILL)
         except psutil.Error:
             continue
-    shutil.rmtree(deployment.folder / "state", ignore_errors=True)
+    shutil.rmtree(deployment.state, ignore_errors=True)

@@ -25,20 +25,25 @@ def destroy(
     everything: Annotated[
         bool, typer.Option("--all", help="All machines of this deployment, and no other's.")
     ] = False,
+    envelope: Annotated[
+        bool,
+        typer.Option("--envelope", help="Then also what they shared: network, rules, template."),
+    ] = False,
 ) -> None:
     """Destroy machines; returns once the cloud itself shows them gone.
 
-    **Examples:** `tango-cloud destroy 100000 100001` · `tango-cloud destroy --all`
+    **Examples:** `tango-cloud destroy 100000 100001` · `tango-cloud destroy --all --envelope`
     """
-    if bool(ids) == everything:
+    if (ids and everything) or not (ids or everything or envelope):
         raise InputError([Fault("destroy", "say what", "either machine ids, or --all")])
     with Cloud() as cloud:
         entries = cloud.machines()
         chosen = list(entries) if everything else _choose(entries, ids or [])
-        if not chosen:
-            out.print("no machines")
-            return
         failed = _destroy(cloud, chosen)
+        if envelope and not failed:
+            with errors.status("destroying the envelope"):
+                cloud.destroy_envelope()
+            out.print("gone: the envelope")
     for error in failed:
         errors.print(f"error: {error}", markup=False, highlight=False)
     if failed:
@@ -62,7 +67,10 @@ def _choose(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
 
 
 def _destroy(cloud: Cloud, entries: Sequence[Entry]) -> list[TangoCloudError]:
-    """Side by side, so that they share applies. Returns what went wrong."""
+    """Side by side, so that they share calls. Returns what went wrong."""
+    if not entries:
+        out.print("no machines")
+        return []
     failed: list[TangoCloudError] = []
 
     def one(entry: Entry) -> None:

@@ -29,7 +29,7 @@ class MachineKey:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a job needs of a machine. None means: the provider's default."""
+    """What a job needs of a machine. None, or no image's name: the provider's default."""
 
     image: str
     cores: int | None = None
@@ -65,6 +65,10 @@ class InstanceStatus(StrEnum):
     """A state that this version does not know. It counts as present."""
 
 
+PRESENT = frozenset({InstanceStatus.PENDING, InstanceStatus.RUNNING, InstanceStatus.UNKNOWN})
+"""An instance in one of these is there, or about to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One entry of the inventory: what the cloud says, by tag.
@@ -94,6 +98,7 @@ class Endpoint:
 
     `host_keys` are the public keys accepted, each `"<algorithm> <base64>"`. Never empty: there is
     no mode without verification. `compress`: whether streams are worth compressing on the way.
+    `sudo`: whether the account must become root, by `sudo -n`.
     """
 
     address: str
@@ -102,6 +107,7 @@ class Endpoint:
     host_keys: tuple[str, ...]
     client_key_file: str
     compress: bool = False
+    sudo: bool = False
 
     def __post_init__(self) -> None:
         if not self.host_keys:

@@ -50,13 +50,20 @@ main()
 # shell may be of another kind.
 _CHOOSE = 'p=/usr/bin/python3; [ -x "$p" ] || p=python3; exec "$p" -I -S -c "$0"'
 
-COMMAND = f"exec /bin/sh -c {shlex.quote(_CHOOSE)} {shlex.quote(_LOADER)}"
-"""What to run on the machine, as the user's shell takes it."""
+
+def command(*, sudo: bool) -> str:
+    """What to run on the machine, as the user's shell takes it; as root, if by `sudo`.
+
+    `sudo -n` never asks for a password: it says that it would, and ends.
+    """
+    return (
+        f"exec {'sudo -n ' if sudo else ''}/bin/sh -c {shlex.quote(_CHOOSE)} {shlex.quote(_LOADER)}"
+    )
 
 
 @functools.cache
 def payload() -> bytes:
-    """What to send to COMMAND's standard input first; requests follow."""
+    """What to send to the command's standard input first; requests follow."""
     sources = {"tango_cloud": "", _PACKAGE: ""}
     for file in importlib.resources.files(_PACKAGE).iterdir():
         if file.name.endswith(".py") and file.name not in _NOT_SENT:

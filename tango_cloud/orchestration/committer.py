@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from tango_cloud.core.ledger import Ledger, new_uid
 from tango_cloud.core.lifecycle import State
@@ -21,7 +22,19 @@ from tango_cloud.orchestration.waves import Waves
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 5.0
-_WATCH_SECONDS = 0.2
+_FIRST_LOOK = 0.1
+_LONGEST_PAUSE = 5.0
+"""Seconds between two looks at a machine that is shutting down: growing from the one to the other.
+"""
+
+
+@dataclass(slots=True)
+class _Removal:
+    """A machine to be removed, not looked at before `due`; the next pause after that."""
+
+    machine: Machine
+    due: float
+    pause: float = _FIRST_LOOK
 
 
 class Committer:
@@ -48,7 +61,7 @@ class Committer:
         self._closing = threading.Event()
         self._heart: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._to_remove: dict[str, Machine] = {}
+        self._to_remove: dict[str, _Removal] = {}
         self._removing: set[str] = set()
         self._waves_in_removal: set[str] = set()
         self._own_waves: set[str] = set()
@@ -64,7 +77,7 @@ class Committer:
             "remove",
             pending=self._removable,
             claim=self._claim_removals,
-            next_due=lambda: None,
+            next_due=self._next_removal,
             window=window,
             workers=concurrent_applies,
         )
@@ -74,11 +87,15 @@ class Committer:
         self._creation.kick()
 
     def remove(self, machine: Machine) -> None:
-        """A machine is to go. A removal of it that is waiting or under way is joined."""
+        """A machine is to go. A removal of it that is waiting or under way is joined.
+
+        It is looked after until the cloud says that it is gone, as long as this process lives.
+        """
         with self._lock:
             if machine.uid in self._removing:
                 return
-            self._to_remove[machine.uid] = machine
+            waiting = self._to_remove.setdefault(machine.uid, _Removal(machine, 0.0))
+            waiting.due = 0.0
         self._removal.kick()
 
     def tend(self, machine: Machine) -> None:
@@ -112,15 +129,15 @@ class Committer:
             self._own_waves.add(wave)
             claimed = self._ledger.machines.claim(self._deployment, provider, wave, self._owner)
             if claimed:
-                works.append(self._creating(wave, provider, claimed))
+                works.append(self._creating(wave, provider))
             else:
                 self._own_waves.discard(wave)
         return works
 
-    def _creating(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
+    def _creating(self, wave: str, provider: str) -> Work:
         def work() -> None:
             try:
-                self._waves.create(wave, provider, machines)
+                self._waves.create(wave, provider)
             finally:
                 self._own_waves.discard(wave)
             # What failed in passing was asked for anew meanwhile.
@@ -132,46 +149,68 @@ class Committer:
         """One piece of work for each wave. What goes from a wave that a removal is at work on stays
         in the queue for the next one: Terraform would only wait, with long pauses, for its lock.
         """
-        by_wave: defaultdict[tuple[str, str], list[Machine]] = defaultdict(list)
+        by_wave: defaultdict[tuple[str, str], list[_Removal]] = defaultdict(list)
         with self._lock:
-            for uid, machine in list(self._to_remove.items()):
-                if machine.wave not in self._waves_in_removal:
-                    by_wave[machine.wave, machine.provider].append(machine)
-                    self._removing.add(uid)
-                    del self._to_remove[uid]
+            for removal in self._due():
+                machine = removal.machine
+                by_wave[machine.wave, machine.provider].append(removal)
+                self._removing.add(machine.uid)
+                del self._to_remove[machine.uid]
             self._waves_in_removal.update(wave for wave, _ in by_wave if wave)
         return [
             self._removing_work(wave, provider, members)
             for (wave, provider), members in by_wave.items()
         ]
 
-    def _removing_work(self, wave: str, provider: str, machines: Sequence[Machine]) -> Work:
+    def _removing_work(self, wave: str, provider: str, removals: Sequence[_Removal]) -> Work:
+        machines = [removal.machine for removal in removals]
+
         def work() -> None:
+            left = {machine.uid for machine in machines}
             try:
-                self._await_applied(wave)
-                self._waves.remove(wave, provider, machines)
+                if wave:
+                    self._finish_if_orphaned(wave)
+                left = self._waves.remove(wave, provider, machines)
             finally:
                 with self._lock:
                     self._removing.difference_update(machine.uid for machine in machines)
                     self._waves_in_removal.discard(wave)
+                    self._look_again(removal for removal in removals if removal.machine.uid in left)
                     more = bool(self._to_remove)
                 if more:
                     self._removal.kick()
 
         return work
 
+    def _look_again(self, removals: Iterable[_Removal]) -> None:
+        """Queue what is still there, for later. Called with the lock held."""
+        for removal in removals:
+            removal.due = self._clock() + removal.pause
+            removal.pause = min(removal.pause * 2, _LONGEST_PAUSE)
+            self._to_remove[removal.machine.uid] = removal
+
+    def _due(self) -> Sequence[_Removal]:
+        """What can be removed now. Called with the lock held."""
+        now = self._clock()
+        return [
+            removal
+            for removal in self._to_remove.values()
+            if removal.due <= now and removal.machine.wave not in self._waves_in_removal
+        ]
+
     def _removable(self) -> int:
         with self._lock:
-            return sum(m.wave not in self._waves_in_removal for m in self._to_remove.values())
+            return len(self._due())
 
-    def _await_applied(self, wave: str) -> None:
-        """Return when nobody is applying the wave: a machine could come up after its removal."""
-        while True:
-            found = self._ledger.waves.get(wave) if wave else None
-            if found is None or found.state is not WaveState.APPLYING:
-                return
-            self._finish_if_orphaned(wave)
-            time.sleep(_WATCH_SECONDS)
+    def _next_removal(self) -> float | None:
+        """In how many seconds a removal that waits becomes due; None if none does."""
+        with self._lock:
+            due = [
+                removal.due
+                for removal in self._to_remove.values()
+                if removal.machine.wave not in self._waves_in_removal
+            ]
+        return max(0.0, min(due) - self._clock()) if due else None
 
     def _finish_if_orphaned(self, wave_name: str) -> None:
         """If the wave's owner died, and its Terraform too: finish the wave in its place.

@@ -78,11 +78,13 @@ class Connections:
         keys = tuple(key for key in (machine.host_key_next, machine.host_key) if key)
         if not machine.address or not keys:
             raise MachineUnreachable(f"{machine.key} has no address yet ({machine.state})")
+        provider = self._sites[machine.provider].provider
         return Endpoint(
             address=machine.address,
             port=machine.port,
             username=machine.username,
             host_keys=keys,
             client_key_file=self._client_key_file,
-            compress=self._sites[machine.provider].provider.compress,
+            compress=provider.compress,
+            sudo=provider.sudo,
         )

@@ -9,11 +9,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from tango_cloud.core.errors import (
     Cancelled,
+    ConfigurationError,
+    Fault,
     MachineNotFound,
     MachineUnreachable,
     NotGoneInTime,
@@ -88,20 +90,32 @@ class Fleet:
 
         `lifetime` in seconds. Raises ConfigurationError when no offer fits the shape.
         """
-        self._sites[provider].provider.offers(shape)
+        shape = self._offered(provider, shape)
         machine, _ = self._ledger.machines.request(key, provider, shape, lifetime)
         self._committer.kick_creation()
         return machine
 
     def request_next(self, provider: str, shape: Shape, lifetime: float) -> Machine:
         """Ask for a machine under a fresh id and its image's name. Raises as `request`."""
-        self._sites[provider].provider.offers(shape)
+        shape = self._offered(provider, shape)
         name = PurePath(shape.image).stem
         machine = self._ledger.machines.request_next(
             self.deployment, name, provider, shape, lifetime
         )
         self._committer.kick_creation()
         return machine
+
+    def _offered(self, provider_name: str, shape: Shape) -> Shape:
+        """`shape` with the name of an image. Raises ConfigurationError when no offer fits it."""
+        provider = self._sites[provider_name].provider
+        if not shape.image:
+            images = provider.images()
+            if not images:
+                fault = Fault("machine.image", f"{provider_name} has no image of ours", "an image")
+                raise ConfigurationError([fault])
+            shape = replace(shape, image=images[0])
+        provider.offers(shape)
+        return shape
 
     def images(self) -> Sequence[str]:
         """The names of the images that jobs may ask for, of all providers."""

@@ -19,7 +19,7 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import USABLE, Reason, State
-from tango_cloud.core.model import Instance, InstanceStatus, Machine, WaveState
+from tango_cloud.core.model import PRESENT, Instance, InstanceStatus, Machine, WaveState
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.site import Sites
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _UNSEEN_SECONDS = 60.0
 """How long an instance may be missing from listings after it was made: clouds answer late."""
-_PRESENT = frozenset({InstanceStatus.PENDING, InstanceStatus.RUNNING, InstanceStatus.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class Readiness:
     def _missing(self, machine: Machine) -> Progress | None:
         """If the cloud no longer shows the machine: lost, and the same identity asked for anew."""
         instance = self._instance(machine, fresh=True)
-        if instance is not None and instance.status in _PRESENT:
+        if instance is not None and instance.status in PRESENT:
             return None
         log.warning("%s: lost (the cloud no longer shows it); asking for it anew", machine.key)
         self._connections.close(machine.uid)

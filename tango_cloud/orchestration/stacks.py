@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +24,12 @@ from tango_cloud.core.settings import Settings
 from tango_cloud.orchestration.site import Sites
 from tango_cloud.providers.protocol import Provider
 from tango_cloud.terraform import command
+from tango_cloud.terraform.backend import backend_from_settings
 from tango_cloud.terraform.binary import resolve
 from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Terraform
-from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces
+from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs
 
 _OUTPUT = "envelope.json"
 
@@ -44,7 +44,7 @@ class WaveReport:
 
 
 class Stacks:
-    """Applies and removes, for one deployment. Safe for many threads.
+    """Applies and forgets, for one deployment. Safe for many threads.
 
     Terraform is looked for when it is first needed: any method may raise TerraformUnusable.
     """
@@ -94,29 +94,49 @@ class Stacks:
             failure = error
         return account.report(failure)
 
-    def remove(self, provider: str, wave: str, uids: set[str]) -> None:
-        """Remove machines from `wave`; those its state does not know are none of its concern.
+    def forget(self, provider: str, wave: str, uids: set[str]) -> None:
+        """Take machines that are gone out of the wave's state. Idempotent.
 
-        By target, never by a smaller map of machines: two removals at once, each with its own idea
-        of who stays, would create anew what the other has just removed. Raises TerraformError: the
-        caller then asks the cloud directly.
+        Raises TerraformError: the state then names machines that are gone, which harms nobody.
         """
-        if wave and uids:
-            site = self._sites[provider].provider
-            self._workspace(site, "wave").destroy(
-                self._wave_folder(wave),
-                [command.address(site.machine_resource, uid) for uid in sorted(uids)],
-                parallelism=self._settings.wave.parallelism,
-            )
+        site = self._sites[provider].provider
+        addresses = [command.address(site.machine_resource, uid) for uid in sorted(uids)]
+        self._workspace(site, "wave").forget(self._wave_folder(wave), addresses)
 
-    def discard(self, wave: str) -> None:
-        """Forget a wave that has no machine left. Idempotent."""
-        if wave:
-            shutil.rmtree(self._wave_folder(wave), ignore_errors=True)
+    def discard(self, provider: str, wave: str) -> None:
+        """Forget a wave that has no machine left. Idempotent. Raises TerraformError."""
+        site = self._sites[provider].provider
+        self._workspace(site, "wave").discard(self._wave_folder(wave))
+
+    def break_lock(self, provider: str, wave: str) -> None:
+        """Free the state of a wave whose owner and Terraform are dead. Raises TerraformError."""
+        site = self._sites[provider].provider
+        self._workspace(site, "wave").break_lock(self._wave_folder(wave))
+
+    def remove_envelope(self, provider: str) -> None:
+        """Remove the envelope, by Terraform; absent is success. The next wave makes it anew.
+
+        Only when no machine is left: the cloud refuses it else. Raises TerraformError.
+        """
+        site = self._sites[provider].provider
+        folder = self._envelope_folder(site)
+        with self._lock, FileLock(folder / "lock"):
+            self._envelopes.pop(provider, None)
+            (folder / _OUTPUT).unlink(missing_ok=True)
+            workspace = self._workspace(site, "envelope")
+            if not (folder / INPUTS).exists():  # applied on another host, or never
+                write_inputs(folder, site.envelope_variables(self._settings.prefix))
+            workspace.destroy(folder)
+            workspace.discard(folder)
 
     def cancel(self) -> None:
         """Interrupt every apply of this process, now and from now on. Removals go on."""
         self._cancel.set()
+
+    def _envelope_folder(self, provider: Provider) -> Path:
+        folder = self._folder / "envelope" / provider.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
     def _wave_folder(self, wave: str) -> Path:
         return self._folder / "waves" / wave
@@ -125,8 +145,7 @@ class Stacks:
         """The envelope's output; applied first if it never was, or if its inputs have changed."""
         with self._lock:
             if provider.name not in self._envelopes:
-                folder = self._folder / "envelope" / provider.name
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = self._envelope_folder(provider)
                 with FileLock(folder / "lock"):
                     self._envelopes[provider.name] = self._applied_envelope(provider, folder)
             return self._envelopes[provider.name]
@@ -164,7 +183,8 @@ class Stacks:
                 grace_seconds=settings.grace_seconds,
                 timeout_seconds=settings.timeout_seconds,
             )
-            self._made = Workspaces(folder, terraform)
+            backend = backend_from_settings(self._settings, os.environ)
+            self._made = Workspaces(folder, terraform, backend=backend)
         return self._made
 
 

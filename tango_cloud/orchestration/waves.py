@@ -8,10 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tango_cloud.core import tags
-from tango_cloud.core.errors import NextMove, TangoCloudError, TerraformError
+from tango_cloud.core.errors import (
+    AuthenticationError,
+    NextMove,
+    ProviderUnavailable,
+    TangoCloudError,
+    TerraformError,
+)
 from tango_cloud.core.ledger import Ledger, process_started
 from tango_cloud.core.lifecycle import Reason, State
-from tango_cloud.core.model import InstanceStatus, Machine, MachineRequest, Wave
+from tango_cloud.core.model import (
+    PRESENT,
+    InstanceStatus,
+    Machine,
+    MachineRequest,
+    Offer,
+    Wave,
+    WaveState,
+)
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.keys import ClientKey, make_key_pair
 from tango_cloud.orchestration.signals import Signals
@@ -35,20 +49,38 @@ class Verdict:
     pause: float
 
 
-def judge(machine: Machine, error: TangoCloudError, offers: int, attempts: int) -> Verdict:
-    """What the ledger does about `error`. `offers` is how many the provider has for the shape,
-    `attempts` how often a machine may be asked for. Pure.
+def judge(
+    machine: Machine, error: TangoCloudError, offers: Sequence[Offer], attempts: int
+) -> Verdict:
+    """What the ledger does about `error`. `offers` are the provider's for the shape, `attempts`
+    how often a machine may be asked for. Pure.
     """
     match error.next_move:
-        case NextMove.NEXT_OFFER | NextMove.NEXT_REGION if machine.offer + 1 < offers:
-            return Verdict(True, Reason.NO_CAPACITY, machine.offer + 1, 0.0)
-        case NextMove.NEXT_OFFER | NextMove.NEXT_REGION:
-            return Verdict(False, Reason.NO_CAPACITY, machine.offer, 0.0)
+        case NextMove.NEXT_OFFER | NextMove.NEXT_REGION as move:
+            place = _next_offer(machine.offer, offers, elsewhere=move is NextMove.NEXT_REGION)
+            if place is None:
+                return Verdict(False, Reason.NO_CAPACITY, machine.offer, 0.0)
+            return Verdict(True, Reason.NO_CAPACITY, place, 0.0)
         case NextMove.RETRY if machine.attempt + 1 < attempts:
             pause = min(_FIRST_PAUSE * 2**machine.attempt, _LONGEST_PAUSE)
             return Verdict(True, Reason.PROVISIONING, machine.offer, pause)
         case _:
             return Verdict(False, Reason.PROVISIONING, machine.offer, 0.0)
+
+
+def _next_offer(place: int, offers: Sequence[Offer], *, elsewhere: bool) -> int | None:
+    """The place of the next offer after `place`; with `elsewhere`, of the next that does not draw
+    on the same quota: clouds count by region and by market.
+    """
+    after = range(place + 1, len(offers))
+    if not elsewhere or place >= len(offers):
+        return after[0] if after else None
+    used = offers[place]
+    quota = (used.provider, used.region, used.market)
+    return next(
+        (n for n in after if (offers[n].provider, offers[n].region, offers[n].market) != quota),
+        None,
+    )
 
 
 class Waves:
@@ -72,7 +104,7 @@ class Waves:
         self._client_key = client_key
         self._attempts = attempts
 
-    def create(self, wave: str, provider: str, claimed: Sequence[Machine]) -> None:
+    def create(self, wave: str, provider: str) -> None:
         """Apply a wave this process has claimed. Never raises for what a machine met: each one
         ends up found by its instance, asked for anew, or failed with the reason.
         """
@@ -96,26 +128,32 @@ class Waves:
         except OSError as error:
             failure = TangoCloudError(f"the wave could not be written: {error}")
         finally:
-            self._settle(wave, provider, claimed, report, failure)
+            self._settle(wave, provider, report, failure)
 
-    def remove(self, wave: str, provider: str, machines: Sequence[Machine]) -> None:
+    def remove(self, wave: str, provider: str, machines: Sequence[Machine]) -> set[str]:
         """Remove machines of one wave, and the wave itself with its last machine.
 
-        Those that the cloud no longer shows are gone on the books; the others stay destroying.
-        Raises ProviderUnavailable when the cloud cannot be asked.
+        The cloud is asked first, in one call, and Terraform's state follows. Those that the cloud
+        no longer shows are gone on the books; returned are the uids of the others, which stay
+        destroying: they are still shutting down, or may yet come up while the wave is applied.
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         uids = {machine.uid for machine in machines}
         for uid in uids:
             self._connections.close(uid)
-        gone = uids - self._clear(wave, provider, uids)
-        others = [m for m in self._ledger.machines.of_wave(wave) if m.uid not in gone]
-        if all(machine.state is State.GONE for machine in others):
+        # Looked up before the listing: an apply that ends in between has shown all it made.
+        applying = self._is_applying(wave)
+        shown, left = self._terminate(provider, uids)
+        gone = (uids & shown if applying else uids) - left
+        if gone and not applying:
             # Before the books say so: who waits for the last machine finds no wave any more.
-            self._stacks.discard(wave)
+            self._forget(wave, provider, gone)
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
             self._signals.forget(uid)
-        self._close(wave)
+        if not applying:
+            self._ledger.waves.close(wave)
+        return uids - gone
 
     def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:
         """Finish a wave whose owner and Terraform are dead: what the cloud shows is kept, the rest
@@ -136,6 +174,10 @@ class Waves:
                 offer=machine.offer,
                 delay=0.0,
             )
+        try:
+            self._stacks.break_lock(wave.provider, wave.wave)
+        except TangoCloudError as error:
+            log.warning("wave %s: its state stays locked: %s", wave.wave, error)
         self._ledger.waves.applied(wave.wave)
         return missing
 
@@ -166,26 +208,38 @@ class Waves:
         )
 
     def _settle(
-        self,
-        wave: str,
-        provider: str,
-        claimed: Sequence[Machine],
-        report: WaveReport | None,
-        failure: TangoCloudError | None,
+        self, wave: str, provider: str, report: WaveReport | None, failure: TangoCloudError | None
     ) -> None:
-        """Book each machine's outcome. What failed is removed before anyone may ask for it anew."""
+        """Book each machine's outcome once its apply has ended.
+
+        A machine that the cloud shows is kept, whatever Terraform says of it: readiness finds it.
+        When the cloud cannot be asked, all are left as they are, for whoever waits for them.
+        """
         created = report.created if report else frozenset()
-        failed = [m for m in claimed if m.uid not in created]
+        failed: Sequence[Machine] = ()
         try:
-            if report is not None and failed:
-                self._clear(wave, provider, {m.uid for m in failed})
-        finally:
+            failed = [
+                machine
+                for machine in self._ledger.machines.of_wave(wave)
+                if machine.state is State.CREATING and machine.uid not in created
+            ]
+            if failed:
+                inventory = self._sites[provider].inventory
+                shown = {i.uid for i in inventory.fresh() if i.status in PRESENT}
+                failed = [machine for machine in failed if machine.uid not in shown]
             for machine in failed:
                 self._book_failure(machine, provider, self._error(machine, report, failure))
                 self._signals.forget(machine.uid)
+        except (ProviderUnavailable, AuthenticationError) as error:
+            failed = ()
+            log.warning("wave %s: what became of it cannot be told now: %s", wave, error)
+        finally:
             self._ledger.waves.applied(wave)
-            self._close(wave)
-            self._signals.notify(created)
+            members = self._ledger.machines.of_wave(wave)
+            gone = {machine.uid for machine in members if machine.state is State.GONE}
+            self._forget(wave, provider, gone | {machine.uid for machine in failed})
+            self._ledger.waves.close(wave)
+            self._signals.notify(machine.uid for machine in members)
 
     def _error(
         self, machine: Machine, report: WaveReport | None, failure: TangoCloudError | None
@@ -198,40 +252,51 @@ class Waves:
 
     def _book_failure(self, machine: Machine, provider: str, error: TangoCloudError) -> None:
         offers = self._sites[provider].provider.offers(machine.shape)
-        verdict = judge(machine, error, len(offers), self._attempts)
+        verdict = judge(machine, error, offers, self._attempts)
         if verdict.again:
-            log.warning("%s: %s; asking anew", machine.key, error)
-            self._ledger.machines.supersede(
+            successor = self._ledger.machines.supersede(
                 machine,
                 reason=verdict.reason,
                 detail=str(error),
                 offer=verdict.offer,
                 delay=verdict.pause,
             )
+            if successor is not None:
+                log.warning("%s: %s; asking anew", machine.key, error)
         elif self._ledger.machines.move(machine.uid, State.FAILED, verdict.reason, str(error)):
             log.error("%s: %s", machine.key, error)
 
-    def _clear(self, wave: str, provider: str, uids: set[str]) -> set[str]:
-        """Remove by Terraform, then what is left by the direct call; returns what is still there.
+    def _terminate(self, provider: str, uids: set[str]) -> tuple[set[str], set[str]]:
+        """Ask the cloud to remove these machines. Returns which it showed, and which it still does.
 
-        Raises ProviderUnavailable when the cloud cannot be asked.
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         site = self._sites[provider]
-        try:
-            self._stacks.remove(provider, wave, uids)
-        except TangoCloudError as error:
-            log.warning("wave %s: Terraform could not remove %d: %s", wave, len(uids), error)
-        left = [i for i in site.inventory.fresh() if i.uid in uids]
-        stubborn = [i.instance_id for i in left if i.status is not InstanceStatus.STOPPING]
-        if stubborn:
-            # Terraform failed, or its state never knew them (it was killed): tags found them.
-            site.provider.terminate(stubborn)
-            left = [i for i in site.inventory.fresh() if i.uid in uids]
-        return {instance.uid for instance in left}
+        found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
+        standing = [i.instance_id for i in found if i.status is not InstanceStatus.STOPPING]
+        left = found
+        if standing:
+            site.provider.terminate(standing)
+            left = [instance for instance in site.inventory.fresh() if instance.uid in uids]
+        return {instance.uid for instance in found}, {instance.uid for instance in left}
 
-    def _close(self, wave: str) -> None:
-        if wave and self._ledger.waves.close(wave):
-            self._stacks.discard(wave)
+    def _forget(self, wave: str, provider: str, gone: set[str]) -> None:
+        """Let the wave's state follow: without these machines, or dropped with the last one."""
+        if not wave or not gone:
+            return
+        members = self._ledger.machines.of_wave(wave)
+        try:
+            if all(m.uid in gone or m.state is State.GONE for m in members):
+                self._stacks.discard(provider, wave)
+            else:
+                self._stacks.forget(provider, wave, gone)
+        except TangoCloudError as error:
+            # The machines are gone, which is what counts: nobody applies this state again.
+            log.warning("wave %s: its state still names %d gone: %s", wave, len(gone), error)
+
+    def _is_applying(self, wave: str) -> bool:
+        found = self._ledger.waves.get(wave) if wave else None
+        return found is not None and found.state is WaveState.APPLYING
 
 
 def _tags(machine: Machine, wave: str, expires: dt.datetime) -> Mapping[str, str]:

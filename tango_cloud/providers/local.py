@@ -123,6 +123,10 @@ class LocalProvider:
     def compress(self) -> bool:
         return False
 
+    @property
+    def sudo(self) -> bool:
+        return False
+
     def images(self) -> Sequence[str]:
         return self._options.images
 

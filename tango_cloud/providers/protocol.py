@@ -52,8 +52,13 @@ class Provider(Protocol):
         """Whether the way to the machines is slow enough that compressing streams pays."""
         ...
 
+    @property
+    def sudo(self) -> bool:
+        """Whether the account that we log in with becomes root by `sudo -n`."""
+        ...
+
     def images(self) -> Sequence[str]:
-        """The image names that a job may ask for.
+        """The image names that a job may ask for; the first is for those that ask for none.
 
         Raises ProviderUnavailable when the cloud cannot be asked.
         """

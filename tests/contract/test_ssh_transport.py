@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tango_cloud.core.errors import JobRefused, MachineUnreachable
+from tango_cloud.machine import bundle
 from tango_cloud.transports.protocol import Transport
 from tango_cloud.transports.ssh import SshTransport
 
@@ -139,7 +140,7 @@ def test_a_server_that_says_nothing_costs_no_more_than_the_time_given() -> None:
 
 
 def test_a_machine_without_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tango_cloud.machine.bundle.COMMAND", "echo no python here >&2; exit 127")
+    monkeypatch.setattr(bundle, "command", lambda *, sudo: "echo no python here >&2; exit 127")
     with (
         servers.asyncssh_server() as machine,
         pytest.raises(MachineUnreachable, match="no python here"),

@@ -140,9 +140,7 @@ def test_interrupted_it_leaves_nothing(deployment: Deployment, number: signal.Si
 def test_interrupted_while_machines_are_made_it_leaves_nothing(deployment: Deployment) -> None:
     jobs = [deployment.sleeper(f"slow{n}")[0] for n in range(4)]
     process = deployment.start("run", *jobs)
-    deadline = time.monotonic() + 30
-    while not deployment.waves() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    _wait_for_a_wave(deployment)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=90)
     assert process.returncode == 130, told
@@ -242,14 +240,15 @@ def test_a_broken_settings_file_is_told_without_a_traceback(deployment: Deployme
 
 
 def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment) -> None:
-    # Terraform takes its time to remove: long enough to be asked a second time.
+    # A wave that takes its time and heeds no interrupt: what it makes can only be removed after it.
     slow = deployment.folder / "terraform"
-    slow.write_text('#!/bin/sh\ncase "$*" in *-destroy*) sleep 5;; esac\nexec terraform "$@"\n')
+    slow.write_text(
+        '#!/bin/sh\ncase "$*" in *waves*) trap \'\' INT; sleep 5;; esac\nexec terraform "$@"\n'
+    )
     slow.chmod(0o755)
     deployment.environment["TANGO_CLOUD_TERRAFORM__BINARY"] = str(slow)
-    job, mark = deployment.sleeper("slow")
-    process = deployment.start("run", job)
-    deployment.wait_until_running(mark)
+    process = deployment.start("run", deployment.sleeper("slow")[0])
+    _wait_for_a_wave(deployment)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
@@ -257,3 +256,10 @@ def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment
     assert process.returncode == 130
     assert "still there: tango-100000-local" in told
     assert deployment.run("destroy", "--all").returncode == 0
+
+
+def _wait_for_a_wave(deployment: Deployment) -> None:
+    deadline = time.monotonic() + 30
+    while not deployment.waves():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

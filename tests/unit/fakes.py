@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tango_cloud.core.errors import (
@@ -23,6 +24,7 @@ from tango_cloud.core.model import (
     Instance,
     InstanceStatus,
     MachineRequest,
+    Market,
     Offer,
     Shape,
 )
@@ -46,20 +48,25 @@ class FakeCloud:
     machine_resource = "fake_instance.machine"
     poll_interval = 0.0
     compress = False
+    sudo = False
 
     def __init__(self) -> None:
         self.alive: dict[str, Instance] = {}
         self.applies: list[list[str]] = []
-        self.removals: list[set[str]] = []
+        self.forgotten: set[str] = set()
         self.discarded: list[str] = []
         self.terminated: list[str] = []
+        self.unlocked: list[str] = []
         self.listings = 0
         self.unavailable = False
         self.offers_count = 2
+        self.markets = [Market.ON_DEMAND]
         self.refuse: Callable[[MachineRequest], TangoCloudError | None] = lambda _: None
         self.apply_failure: TangoCloudError | None = None
-        self.terraform_removes = True
         self.immortal: set[str] = set()
+        self.slow: set[str] = set()
+        self.before_apply: Callable[[], object] = lambda: None
+        self.after_apply: Callable[[], object] = lambda: None
         self.lock = threading.Lock()
 
     # Provider
@@ -68,7 +75,11 @@ class FakeCloud:
         return ["fake.img"]
 
     def offers(self, shape: Shape) -> Sequence[Offer]:
-        return [Offer("fake", "here", f"zone-{n}", "small") for n in range(self.offers_count)]
+        return [
+            Offer("fake", "here", f"zone-{n}", "small", market)
+            for market in self.markets
+            for n in range(self.offers_count)
+        ]
 
     def envelope_variables(self, deployment: str) -> Mapping[str, object]:
         return {}
@@ -92,7 +103,10 @@ class FakeCloud:
     def terminate(self, instance_ids: Iterable[str]) -> None:
         for instance_id in instance_ids:
             self.terminated.append(instance_id)
-            if instance_id not in self.immortal:
+            if instance_id in self.slow and instance_id in self.alive:
+                instance = self.alive[instance_id]
+                self.alive[instance_id] = replace(instance, status=InstanceStatus.STOPPING)
+            elif instance_id not in self.immortal:
                 self.alive.pop(instance_id, None)
 
     def classify(self, error: TerraformError) -> TangoCloudError:
@@ -110,6 +124,7 @@ class FakeCloud:
         on_start: Callable[[int], None],
     ) -> WaveReport:
         on_start(1)
+        self.before_apply()
         self.applies.append([request.uid for request in requests])
         if self.apply_failure is not None:
             raise self.apply_failure
@@ -121,17 +136,17 @@ class FakeCloud:
                 continue
             self.give(request, wave)
             on_created(request.uid)
+        self.after_apply()
         return WaveReport(frozenset(r.uid for r in requests) - errors.keys(), errors)
 
-    def remove(self, provider: str, wave: str, uids: set[str]) -> None:
-        self.removals.append(set(uids))
-        if self.terraform_removes:
-            for uid in uids:
-                if f"i-{uid}" not in self.immortal:
-                    self.alive.pop(f"i-{uid}", None)
+    def forget(self, provider: str, wave: str, uids: set[str]) -> None:
+        self.forgotten |= uids
 
-    def discard(self, wave: str) -> None:
+    def discard(self, provider: str, wave: str) -> None:
         self.discarded.append(wave)
+
+    def break_lock(self, provider: str, wave: str) -> None:
+        self.unlocked.append(wave)
 
     def cancel(self) -> None:
         """Nothing to interrupt."""

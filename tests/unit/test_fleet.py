@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,10 +20,11 @@ from tango_cloud.core.errors import (
     NotReadyInTime,
     ProviderUnavailable,
     ProvisioningError,
+    QuotaError,
     TangoCloudError,
 )
 from tango_cloud.core.lifecycle import State
-from tango_cloud.core.model import Endpoint, Machine, MachineKey, MachineRequest, Shape
+from tango_cloud.core.model import Endpoint, Machine, MachineKey, MachineRequest, Market, Shape
 
 from .conftest import Rig, build_rig
 from .fakes import FakeCloud, FakeSession
@@ -144,6 +147,21 @@ def test_no_capacity_anywhere_is_a_failure_that_says_so(rig: Rig) -> None:
     assert len(rig.cloud.applies) == 2
 
 
+def test_a_used_up_quota_moves_on_to_another_market_not_to_another_zone(rig: Rig) -> None:
+    rig.cloud.markets = [Market.ON_DEMAND, Market.SPOT]
+    refused = []
+
+    def refuse(request: MachineRequest) -> TangoCloudError | None:
+        if request.offer.market is Market.SPOT:
+            return None
+        refused.append(request.offer.zone)
+        return QuotaError("no more vCPUs")
+
+    rig.cloud.refuse = refuse
+    _ready(rig)
+    assert refused == ["zone-0"]
+
+
 def test_a_passing_fault_is_tried_again_and_then_given_up(rig: Rig) -> None:
     rig.cloud.apply_failure = ProviderUnavailable("500")
     _request(rig)
@@ -170,12 +188,85 @@ def test_a_cloud_that_cannot_be_asked_is_never_read_as_empty(rig: Rig) -> None:
     assert not rig.cloud.alive
 
 
-def test_destroying_escalates_when_terraform_does_not_remove(rig: Rig) -> None:
+def test_destroying_asks_the_cloud_and_the_state_follows(rig: Rig) -> None:
+    keys = [MachineKey("prod", n, "local") for n in (1000, 1001)]
+    for key in keys:
+        _book(rig, key)  # both before anyone looks, so that one wave makes both
+    machines = [rig.fleet.wait(key, 10) for key in keys]
+    assert len({machine.wave for machine in machines}) == 1
+    rig.fleet.destroy_and_wait(keys[0], 10)
+    assert rig.cloud.terminated == [machines[0].instance_id]
+    assert rig.cloud.forgotten == {machines[0].uid}
+    assert not rig.cloud.discarded
+    rig.fleet.destroy_and_wait(keys[1], 10)
+    assert set(rig.cloud.discarded) == {machines[0].wave}
+
+
+def test_a_machine_that_shuts_down_slowly_is_looked_after_until_it_is_gone(rig: Rig) -> None:
     machine = _ready(rig)
-    rig.cloud.terraform_removes = False
-    rig.fleet.destroy_and_wait(KEY, 10)
-    assert rig.cloud.terminated == [machine.instance_id]
+    rig.cloud.slow.add(machine.instance_id)
+    rig.fleet.destroy(KEY)
+    _until(lambda: rig.cloud.terminated == [machine.instance_id])
+    assert _state(rig, machine) is State.DESTROYING
+    del rig.cloud.alive[machine.instance_id]
+    _until(lambda: _state(rig, machine) is State.GONE)
+    assert rig.cloud.terminated == [machine.instance_id], "asked once: it was shutting down"
+
+
+def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
+    finish = threading.Event()
+    rig.cloud.after_apply = lambda: finish.wait(10)
+    try:
+        machine = _ready(rig)
+        rig.fleet.destroy_and_wait(KEY, 5)
+        assert _state(rig, machine) is State.GONE
+        assert not rig.cloud.discarded, "Terraform holds the state"
+    finally:
+        finish.set()
+    _until(lambda: rig.cloud.discarded == [machine.wave])
+
+
+def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
+    applying, create = threading.Event(), threading.Event()
+    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
+    try:
+        machine = _request(rig)
+        assert applying.wait(10)
+        with pytest.raises(NotGoneInTime):
+            rig.fleet.destroy_and_wait(KEY, 0.3)
+    finally:
+        create.set()
+    _until(lambda: _state(rig, machine) is State.GONE)
     assert not rig.cloud.alive
+
+
+def test_a_machine_that_the_cloud_shows_is_kept_whatever_terraform_says(rig: Rig) -> None:
+    """Terraform gave up asking about it, say; it may run a job by now."""
+
+    def refuse(request: MachineRequest) -> TangoCloudError:
+        rig.cloud.give(request)
+        return ProvisioningError("could not be read back")
+
+    rig.cloud.refuse = refuse
+    machine = _ready(rig)
+    assert machine.attempt == 0
+    assert not rig.cloud.terminated
+
+
+def test_a_failed_apply_with_a_listing_that_fails_loses_and_destroys_nothing(rig: Rig) -> None:
+    def refuse(request: MachineRequest) -> TangoCloudError:
+        rig.cloud.give(request)
+        rig.cloud.unavailable = True
+        return ProviderUnavailable("the cloud is away")
+
+    rig.cloud.refuse = refuse
+    machine = _request(rig)
+    with pytest.raises(NotReadyInTime, match="the cloud to answer"):
+        rig.fleet.wait(KEY, 0.5)
+    assert _state(rig, machine) is State.CREATING
+    rig.cloud.unavailable = False
+    assert rig.fleet.wait(KEY, 10).uid == machine.uid
+    assert not rig.cloud.terminated
 
 
 def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
@@ -184,12 +275,6 @@ def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
     with pytest.raises(NotGoneInTime, match="stays on the books"):
         rig.fleet.destroy_and_wait(KEY, 0.5)
     assert [entry.state for entry in rig.fleet.entries()] == [State.DESTROYING]
-
-
-def test_a_wave_with_no_machine_left_is_discarded(rig: Rig) -> None:
-    machine = _ready(rig)
-    rig.fleet.destroy_and_wait(KEY, 10)
-    assert set(rig.cloud.discarded) == {machine.wave}
 
 
 def test_destroying_the_unknown_is_success(rig: Rig) -> None:
@@ -248,6 +333,7 @@ def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
     successor = rig.fleet.wait(missing.key, 10)
     assert successor.uid != missing.uid, "what does not is asked for anew"
     assert len(rig.cloud.alive) == 2
+    assert rig.cloud.unlocked == ["wave1"]
 
 
 def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
@@ -259,6 +345,19 @@ def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
     now = rig.ledger.machines.get(machine.uid)
     assert now is not None
     assert now.state is State.CREATING
+
+
+def _state(rig: Rig, machine: Machine) -> State:
+    now = rig.ledger.machines.get(machine.uid)
+    assert now is not None
+    return now.state
+
+
+def _until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _book(rig: Rig, key: MachineKey) -> Machine:
@@ -312,4 +411,4 @@ def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
     rig.cloud.immortal.add(machine.instance_id)
     with pytest.raises(NotGoneInTime):
         rig.fleet.destroy_and_wait(KEY, 0.6)
-    assert len(rig.cloud.removals) <= 6
+    assert len(rig.cloud.terminated) <= 6

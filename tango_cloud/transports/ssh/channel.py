@@ -45,8 +45,8 @@ class AgentChannel:
         self.lock = threading.Lock()
 
     @classmethod
-    def start(cls, transport: paramiko.Transport, timeout: float) -> AgentChannel:
-        """Open a channel and start an agent on it, within `timeout` seconds.
+    def start(cls, transport: paramiko.Transport, timeout: float, *, sudo: bool) -> AgentChannel:
+        """Open a channel and start an agent on it, as root by `sudo`, within `timeout` seconds.
 
         Raises MachineUnreachable, also when the machine has no usable Python or was told nonsense
         about itself: its first boot may not have come to that yet.
@@ -54,7 +54,7 @@ class AgentChannel:
         with _breaking("the machine did not start our agent"):
             channel = transport.open_session(timeout=timeout)
             channel.settimeout(timeout)
-            channel.exec_command(bundle.COMMAND)
+            channel.exec_command(bundle.command(sudo=sudo))
             agent = cls(channel)
             channel.sendall(bundle.payload())
         try:

@@ -22,6 +22,7 @@ from tango_cloud.core.errors import (
     OutputError,
     TangoCloudError,
 )
+from tango_cloud.core.model import Endpoint
 from tango_cloud.transports.protocol import (
     InputFile,
     MachineReport,
@@ -46,10 +47,13 @@ class SshSession:
     idle, and otherwise a second one on a channel of its own, opened when it is first needed.
     """
 
-    def __init__(self, transport: paramiko.Transport, agent: AgentChannel, compress: bool) -> None:
+    def __init__(
+        self, transport: paramiko.Transport, agent: AgentChannel, endpoint: Endpoint
+    ) -> None:
         self._transport = transport
         self._agent = agent
-        self._compress = compress
+        self._compress = endpoint.compress
+        self._sudo = endpoint.sudo
         self._second: AgentChannel | None = None
         self._second_lock = threading.Lock()
         self._starting = threading.Lock()
@@ -148,7 +152,7 @@ class SshSession:
                 self._agent.lock.release()
         with self._second_lock:
             if self._second is None:
-                self._second = AgentChannel.start(self._transport, SILENCE_SECONDS)
+                self._second = AgentChannel.start(self._transport, SILENCE_SECONDS, sudo=self._sudo)
             try:
                 return exchange(self._second)
             except _IN_STEP:

@@ -22,6 +22,7 @@ DEAD_MILLISECONDS = 10_000
 """How long the kernel waits for a machine to acknowledge what was sent (Linux)."""
 
 _WINDOW_BYTES = 1 << 24
+_DIAL_SECONDS = 1.5
 _RELOAD_SECONDS = 2.0
 """How long a server may refuse connections while it takes a new host key into use."""
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
@@ -46,11 +47,11 @@ class SshTransport:
             _verify(transport, endpoint)
             _authenticate(transport, endpoint, deadline)
             transport.set_keepalive(KEEP_ALIVE_SECONDS)
-            agent = AgentChannel.start(transport, _left(deadline))
+            agent = AgentChannel.start(transport, _left(deadline), sudo=endpoint.sudo)
         except BaseException:
             transport.close()
             raise
-        return SshSession(transport, agent, endpoint.compress)
+        return SshSession(transport, agent, endpoint)
 
 
 def _open(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
@@ -81,8 +82,7 @@ def _is_brief(error: BaseException) -> bool:
 
 
 def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
-    peer = (endpoint.address, endpoint.port)
-    connection = socket.create_connection(peer, timeout=_left(deadline))
+    connection = _dial((endpoint.address, endpoint.port), deadline)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -104,6 +104,17 @@ def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
         transport.close()
         raise TimeoutError("no key exchange within the time given")
     return transport
+
+
+def _dial(peer: tuple[str, int], deadline: float) -> socket.socket:
+    """Dial anew every so often: a machine that boots drops what arrives too early, and the kernel
+    itself would ask it again after ever longer pauses."""
+    while True:
+        try:
+            return socket.create_connection(peer, timeout=min(_DIAL_SECONDS, _left(deadline)))
+        except TimeoutError:
+            if time.monotonic() >= deadline:
+                raise
 
 
 def _restrict(transport: paramiko.Transport, endpoint: Endpoint) -> None:

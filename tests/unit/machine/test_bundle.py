@@ -53,7 +53,7 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     facts = tmp_path / "machine.json"
     facts.write_text(json.dumps({"work_dir": str(tmp_path / "work"), "job_user": 61234}))
     process = subprocess.Popen(
-        ["/bin/sh", "-c", bundle.COMMAND],
+        ["/bin/sh", "-c", bundle.command(sudo=False)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "TANGO_CLOUD_MACHINE": str(facts)},
