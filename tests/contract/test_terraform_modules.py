@@ -1,24 +1,41 @@
-"""The modules on their own: `terraform validate`, `terraform test`, formatting, and their form."""
+"""The modules on their own: `terraform validate`, `terraform test`, formatting, and their form.
+
+Those of a cloud are tested against a mocked one, but by its real plugin, which is large: with one
+Terraform, and where the plugin can be had.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
 
+from tango_cloud.core.errors import TerraformError, TerraformUnusable
 from tango_cloud.terraform import command
-from tango_cloud.terraform.binary import Binary
-from tango_cloud.terraform.environment import terraform_environment
+from tango_cloud.terraform.binary import Binary, resolve
+from tango_cloud.terraform.environment import (
+    REGISTRY,
+    find_mirror,
+    mirrored_plugins,
+    terraform_environment,
+    write_cli_config,
+)
 from tango_cloud.terraform.modules import copy_module, modules_root
 from tango_cloud.terraform.runner import Terraform
 
 MODULES = sorted(
-    path.parent.relative_to(modules_root()).as_posix() for path in modules_root().rglob("main.tf")
+    path.parent.relative_to(modules_root()).as_posix()
+    for path in modules_root().glob("*/*/main.tf")
 )
+WAVES = [module for module in MODULES if module.endswith("/wave")]
 FIRST_WITH_TEST = (1, 6, 0)
+FIRST_WITH_MOCKS = (1, 8, 0)
+"""OpenTofu's; Terraform has them from 1.7 on."""
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +44,73 @@ def terraform(binary: Binary) -> Terraform:
     return Terraform(binary, environment)
 
 
+@pytest.fixture(scope="module")
+def with_plugins(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    """The Terraform that is preferred here, with plugins from a mirror if there is one."""
+    try:
+        binary = resolve()
+    except TerraformUnusable as error:
+        pytest.skip(str(error))
+    configuration = write_cli_config(tmp_path_factory.mktemp("cli") / "cli.tfrc", find_mirror())
+    # An address that nobody has: no cloud is asked, mocked or not.
+    base = os.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
+    environment = terraform_environment(base, cli_config=configuration, plugin_cache=None)
+    return Terraform(binary, environment)
+
+
 @pytest.mark.parametrize("module", ["local/envelope", "local/wave"])
 def test_a_module_is_valid_and_passes_its_tests(
     terraform: Terraform, tmp_path: Path, module: str
 ) -> None:
-    copy_module(modules_root() / module, tmp_path)
-    tests = tmp_path / "tests"
-    tests.mkdir()
-    for file in (modules_root() / module / "tests").iterdir():
-        (tests / file.name).write_bytes(file.read_bytes())
+    _copy_with_tests(module, tmp_path)
     terraform.run(command.init(), tmp_path)
-    assert json.loads(terraform.run(command.validate(), tmp_path).stdout)["valid"]
-    if terraform.binary.version >= FIRST_WITH_TEST:
-        result = terraform.run(command.test(), tmp_path)
+    _validate(terraform, tmp_path)
+    _test(terraform, tmp_path, FIRST_WITH_TEST)
+
+
+@pytest.mark.parametrize("module", ["aws/envelope", "aws/wave"])
+def test_a_module_of_a_cloud_is_valid_and_passes_its_tests(
+    with_plugins: Terraform, tmp_path: Path, module: str
+) -> None:
+    _copy_with_tests(module, tmp_path)
+    _init_or_skip(with_plugins, tmp_path, "hashicorp/aws")
+    _validate(with_plugins, tmp_path)
+    _test(with_plugins, tmp_path, FIRST_WITH_MOCKS)
+
+
+def test_the_example_is_valid(with_plugins: Terraform, tmp_path: Path) -> None:
+    shutil.copytree(modules_root() / "aws", tmp_path / "aws", ignore=_made_by_terraform)
+    example = tmp_path / "aws" / "wave" / "examples" / "standalone"
+    _init_or_skip(with_plugins, example, "hashicorp/aws")
+    _validate(with_plugins, example)
+
+
+def _copy_with_tests(module: str, target: Path) -> None:
+    copy_module(modules_root() / module, target)
+    shutil.copytree(modules_root() / module / "tests", target / "tests")
+
+
+def _made_by_terraform(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == ".terraform" or ".tfstate" in name]
+
+
+def _init_or_skip(terraform: Terraform, folder: Path, plugin: str) -> None:
+    mirror = find_mirror()
+    try:
+        terraform.run(command.init(), folder)
+    except TerraformError as error:
+        if mirror is not None and f"{REGISTRY}/{plugin}" in mirrored_plugins(mirror):
+            raise
+        pytest.skip(f"the plugin {plugin} is in no mirror here, nor to be had: {error}")
+
+
+def _validate(terraform: Terraform, folder: Path) -> None:
+    assert json.loads(terraform.run(command.validate(), folder).stdout)["valid"]
+
+
+def _test(terraform: Terraform, folder: Path, first_version: tuple[int, int, int]) -> None:
+    if terraform.binary.version >= first_version:
+        result = terraform.run(command.test(), folder)
         assert re.search(r"\b0 failed", result.stdout)
         assert re.search(r"[1-9]\d* passed", result.stdout)
 
@@ -67,3 +138,37 @@ def test_every_variable_and_output_is_described(module: str) -> None:
             assert f"| `{block}` |" in readme, f"{block} is missing from the README's table"
             if name == "variables.tf":
                 assert re.search(r"^  type +=", body, re.MULTILINE), block
+
+
+@pytest.mark.parametrize("module", WAVES)
+def test_every_wave_has_the_same_interface(module: str) -> None:
+    folder = modules_root() / module
+    variables = (folder / "variables.tf").read_text()
+    outputs = (folder / "outputs.tf").read_text()
+    assert _names("variable", variables) == {
+        *("deployment", "wave", "machines", "user_data", "envelope")
+    }
+    assert _names("output", outputs) == {"machines"}
+    assert _attributes(r"type = map\(object\(\{\n(.*?)^  \}\)\)", variables) == {
+        *("image", "instance_type", "zone", "market", "disk_gib", "tags", "expires")
+    }
+    assert _attributes(r"uid => \{\n(.*?)^    \}", outputs) == {
+        *("instance_id", "address", "port", "zone", "instance_type")
+    }
+
+
+@pytest.mark.parametrize("module", [wave.replace("/wave", "/envelope") for wave in WAVES])
+def test_every_envelope_is_a_deployment_s_and_gives_one_object(module: str) -> None:
+    folder = modules_root() / module
+    assert "deployment" in _names("variable", (folder / "variables.tf").read_text())
+    assert _names("output", (folder / "outputs.tf").read_text()) == {"envelope"}
+
+
+def _names(kind: str, text: str) -> Set[str]:
+    return set(re.findall(rf'^{kind} "(\w+)"', text, re.MULTILINE))
+
+
+def _attributes(block: str, text: str) -> Set[str]:
+    found = re.search(block, text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return set(re.findall(r"^ +(\w+) +=", found.group(1), re.MULTILINE))

@@ -45,6 +45,7 @@ def test_what_disturbs_is_dropped_and_the_rest_stays() -> None:
         "CHECKPOINT_DISABLE": "1",
         "TF_CLI_CONFIG_FILE": "/ours/cli.tfrc",
         "TF_PLUGIN_CACHE_DIR": "/ours/plugins",
+        "TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE": "true",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
     }
 
