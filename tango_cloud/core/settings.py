@@ -7,6 +7,7 @@ file: `TANGO_CLOUD_PREFIX=prod`, `TANGO_CLOUD_JOB__TIMEOUT_SECONDS=60`.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from tango_cloud.core.errors import ConfigurationError, Fault
@@ -24,10 +34,42 @@ CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 FILE_NAME = "tango-cloud.toml"
 _DELIMITER = "__"
 _APP = "tango-cloud"
+_S3_PLACE = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*/?$"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Mebibytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _network(text: str) -> str:
+    """What a VPC may have, with room for a subnet in each of eight zones."""
+    try:
+        fits = 16 <= ipaddress.IPv4Network(text).prefixlen <= 25
+    except ValueError:
+        fits = False
+    if not fits:
+        raise PydanticCustomError(
+            "network", "Input should be an IPv4 range from /16 to /25, such as 10.87.0.0/20"
+        )
+    return text
+
+
+def _source(text: str) -> str:
+    """Who may connect: wider ranges than these are nobody's own."""
+    try:
+        source = ipaddress.ip_network(text, strict=False)
+        fits = source.prefixlen >= (8 if source.version == 4 else 32)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise PydanticCustomError(
+            "source", "Input should be an address range not wider than /8 (IPv6: /32)"
+        )
+    return text
+
+
+NetworkRange = Annotated[str, AfterValidator(_network)]
+SourceRange = Annotated[str, AfterValidator(_source)]
 
 
 class Section(BaseModel):
@@ -37,8 +79,8 @@ class Section(BaseModel):
 
 
 class MachineSettings(Section):
-    image: str = "local.img"
-    """Image of a machine when none is asked for."""
+    image: str | None = None
+    """Image of a machine when none is asked for; unset: the first that the provider lists."""
     cores: Count | None = None
     """Cores of a machine when none are asked for; unset: the provider's default."""
     memory_mib: Mebibytes | None = None
@@ -90,6 +132,12 @@ class TerraformSettings(Section):
     """How long an interrupted Terraform may take to save its state before it is killed."""
     timeout_seconds: Seconds = 3600
     """The longest that one Terraform command may run."""
+    remote_state: Annotated[str, Field(pattern=_S3_PLACE)] | None = None
+    """Where states are kept for several hosts, `s3://bucket/prefix`; unset: the state folder."""
+    remote_state_region: str | None = None
+    """The bucket's region; unset: AWS_REGION or the profile's."""
+    remote_state_kms_key: str | None = None
+    """ARN of the KMS key that states are encrypted with; unset: S3's own key."""
 
 
 class SshSettings(Section):
@@ -106,6 +154,62 @@ class LocalSettings(Section):
     """Whether a local machine is put into bubblewrap: if it works, always, or never."""
     images: tuple[str, ...] = ("local.img",)
     """Image names that jobs may ask for; all are this host."""
+
+
+class AwsSettings(Section):
+    region: str | None = None
+    """Region of the machines; unset: AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+    profile: str | None = None
+    """Profile of the AWS configuration; unset: AWS_PROFILE or the usual chain of credentials."""
+    zones: tuple[str, ...] = ()
+    """Availability zones to use; empty: all."""
+    instance_types: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "t3*",
+        "t3a*",
+        "t4g*",
+        "m*",
+        "c*",
+        "r*",
+    )
+    """Instance types that may be used, of equals the first preferred; `*` stands for anything."""
+    markets: Annotated[tuple[Literal["on-demand", "spot"], ...], Field(min_length=1)] = (
+        "on-demand",
+    )
+    """Markets to buy machines in, tried in this order."""
+    image_owners: Annotated[tuple[str, ...], Field(min_length=1)] = ("self",)
+    """Whose images may be used: `self`, account numbers, or `amazon`."""
+    network_cidr: NetworkRange = "10.87.0.0/20"
+    """Range of the network that is made when there is no `vpc_id`."""
+    vpc_id: Annotated[str, Field(pattern="^vpc-[0-9a-f]+$")] | None = None
+    """An existing network to use; unset: one is made."""
+    subnet_ids: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
+    """Subnets of `vpc_id` to use; the first in each zone counts."""
+    ssh_from: tuple[SourceRange, ...] = ()
+    """Address ranges that may reach port 22; empty: the address of this host's default route."""
+    public_address: bool = False
+    """Whether machines have public addresses and are reached by them; needs `ssh_from`."""
+    reach: Path | None = None
+    """For tests only: a JSON file that says where emulated machines really answer."""
+
+    @field_validator("subnet_ids")
+    @classmethod
+    def _both_or_neither(cls, ids: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # A vpc_id that is itself at fault is not there, and is reported on its own.
+        if "vpc_id" in info.data and bool(ids) != bool(info.data["vpc_id"]):
+            raise PydanticCustomError(
+                "subnets", "Input should be the subnets of aws.vpc_id: both are set, or neither"
+            )
+        return ids
+
+    @field_validator("public_address")
+    @classmethod
+    def _not_open_by_accident(cls, public: bool, info: ValidationInfo) -> bool:
+        # This host's own address is often not the one that the internet sees.
+        if public and info.data.get("ssh_from") == ():
+            raise PydanticCustomError(
+                "public", "Input should be false, unless aws.ssh_from says who may connect"
+            )
+        return public
 
 
 class VmmsSettings(Section):
@@ -133,6 +237,7 @@ class Settings(Section):
     terraform: TerraformSettings = TerraformSettings()
     ssh: SshSettings = SshSettings()
     local: LocalSettings = LocalSettings()
+    aws: AwsSettings = AwsSettings()
     vmms: VmmsSettings = VmmsSettings()
 
 

@@ -29,7 +29,7 @@ from tango_cloud.core.model import (
     Shape,
 )
 from tango_cloud.orchestration.stacks import WaveReport
-from tango_cloud.providers.protocol import Bootstrap
+from tango_cloud.providers.protocol import Bootstrap, Check
 from tango_cloud.transports.protocol import (
     InputFile,
     MachineReport,
@@ -108,6 +108,9 @@ class FakeCloud:
                 self.alive[instance_id] = replace(instance, status=InstanceStatus.STOPPING)
             elif instance_id not in self.immortal:
                 self.alive.pop(instance_id, None)
+
+    def warnings(self) -> Sequence[Check]:
+        return ()
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         return ProvisioningError(str(error))

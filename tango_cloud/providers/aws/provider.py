@@ -1,0 +1,194 @@
+"""The provider `aws`: machines on Amazon EC2."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tango_cloud.core import tags
+from tango_cloud.core.errors import TangoCloudError, TerraformError
+from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+from tango_cloud.providers import cloud_init
+from tango_cloud.providers.aws import errors, network
+from tango_cloud.providers.aws.catalogue import Catalogue
+from tango_cloud.providers.aws.clients import Clients
+from tango_cloud.providers.aws.diagnosis import Diagnosis
+from tango_cloud.providers.aws.images import Images
+from tango_cloud.providers.aws.instance_types import Need
+from tango_cloud.providers.aws.inventory import Ec2Inventory
+from tango_cloud.providers.aws.termination import terminate
+from tango_cloud.providers.protocol import Bootstrap, Check
+
+NAME = "aws"
+DEFAULT_CORES = 2
+DEFAULT_MEMORY_MIB = 2048
+USER_DATA_LIMIT = 16 * 1024
+"""Before it is encoded for the request."""
+_NAME_LENGTH = 256
+_NOT_IN_NAMES = re.compile(r"[^\w .:/=+@-]")
+
+
+@dataclass(frozen=True, slots=True)
+class AwsOptions:
+    """See `AwsSettings`. `deployment` is whose permissions `diagnose` asks about; `lifetime` is the
+    longest that a machine may live."""
+
+    deployment: str
+    region: str | None = None
+    profile: str | None = None
+    zones: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ("t3*", "m*")
+    markets: tuple[str, ...] = ("on-demand",)
+    image_owners: tuple[str, ...] = ("self",)
+    network_cidr: str = "10.87.0.0/20"
+    vpc_id: str | None = None
+    subnet_ids: tuple[str, ...] = ()
+    ssh_from: tuple[str, ...] = ()
+    public_address: bool = False
+    reach: Path | None = None
+    lifetime: dt.timedelta = field(default=dt.timedelta(days=1))
+
+
+class AwsProvider:
+    """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads.
+
+    Nothing is asked before the first question: then ConfigurationError or AuthenticationError say
+    what the AWS configuration lacks.
+    """
+
+    def __init__(self, options: AwsOptions, clients: Clients | None = None) -> None:
+        self._options = options
+        self._clients = clients or Clients(options.region, options.profile)
+        self._images = Images(self._clients, options.image_owners)
+        self._catalogue = Catalogue(
+            self._clients,
+            patterns=options.instance_types,
+            markets=options.markets,
+            zones=options.zones,
+            subnet_ids=options.subnet_ids,
+        )
+        self._inventory = Ec2Inventory(
+            self._clients,
+            public=options.public_address,
+            reach=options.reach,
+            lifetime=options.lifetime,
+        )
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def machine_resource(self) -> str:
+        return "aws_instance.machine"
+
+    @property
+    def poll_interval(self) -> float:
+        return 1.0
+
+    @property
+    def compress(self) -> bool:
+        return self._options.public_address
+
+    @property
+    def sudo(self) -> bool:
+        return True
+
+    def images(self) -> Sequence[str]:
+        return self._images.names()
+
+    def offers(self, shape: Shape) -> Sequence[Offer]:
+        return self._catalogue.offers(
+            Need(
+                cores=shape.cores or DEFAULT_CORES,
+                memory_mib=shape.memory_mib or DEFAULT_MEMORY_MIB,
+                architecture=self._images.find(shape.image).architecture,
+            )
+        )
+
+    def envelope_variables(self, deployment: str) -> Mapping[str, object]:
+        """Raises ConfigurationError when it cannot be told who may reach the machines."""
+        options = self._options
+        existing = {"vpc_id": options.vpc_id, "subnet_ids": list(options.subnet_ids)}
+        return {
+            "deployment": tags.encode(deployment),
+            "network_cidr": options.network_cidr,
+            "zones": list(options.zones),
+            "network": existing if options.vpc_id else None,
+            "ssh_from": list(network.ssh_from(options.ssh_from)),
+            "public_address": options.public_address,
+        }
+
+    def user_data(self, bootstrap: Bootstrap) -> str:
+        return cloud_init.user_data(bootstrap, limit=USER_DATA_LIMIT)
+
+    def wave_machines(self, requests: Iterable[MachineRequest]) -> Mapping[str, object]:
+        """Raises ConfigurationError when an image is not there any more."""
+        return {request.uid: self._machine(request) for request in requests}
+
+    def _machine(self, request: MachineRequest) -> Mapping[str, object]:
+        image = self._images.find(request.shape.image)
+        return {
+            "image": image.image_id,
+            "instance_type": request.offer.instance_type,
+            "zone": request.offer.zone,
+            "market": str(request.offer.market),
+            # Said outright: reviewers see it, and EC2 refuses a disk that the image is too big for.
+            "disk_gib": max(request.shape.disk_gib or 0, image.disk_gib) or None,
+            "tags": {**request.tags, "Name": name_tag(request.key.instance_name)},
+            "expires": request.expires.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    def environment(self) -> Mapping[str, str]:
+        return self._clients.environment()
+
+    def instances(self, deployment: str) -> Sequence[Instance]:
+        return self._inventory.instances(deployment)
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """Returns once EC2 has agreed to all. Raises ProviderUnavailable or AuthenticationError
+        when it cannot be asked, TerminationProtected when a person has forbidden it: what can go
+        has gone all the same."""
+        terminate(self._clients, instance_ids)
+
+    def classify(self, error: TerraformError) -> TangoCloudError:
+        classified = errors.from_terraform("; ".join(error.diagnostics) or str(error))
+        classified.__cause__ = error
+        return classified
+
+    def warnings(self) -> Sequence[Check]:
+        return ()
+
+    def diagnose(self) -> Sequence[Check]:
+        options = self._options
+        return Diagnosis(
+            self._clients.hasty(),
+            deployment=options.deployment,
+            images=self._images,
+            offers=lambda: self.offers(Shape("")),
+            spot="spot" in options.markets,
+            ssh_from=options.ssh_from,
+            way=self._way(),
+        ).checks()
+
+    def _way(self) -> str:
+        """How machines are reached, in words."""
+        if self._options.public_address:
+            return "machines have public addresses"
+        if self._options.vpc_id:
+            return f"machines have private addresses in {self._options.vpc_id}"
+        return (
+            "machines have private addresses in a network of their own, which this host reaches by "
+            "peering or a VPN only: else set aws.vpc_id, or aws.public_address"
+        )
+
+
+def name_tag(text: str) -> str:
+    """`text` as the value of the tag `Name`, which people read in the console: EC2's characters
+    only (letters, digits, spaces and `_.:/=+-@`), and not more than it takes."""
+    plain = unicodedata.normalize("NFC", text)
+    return _NOT_IN_NAMES.sub("-", plain)[:_NAME_LENGTH]
