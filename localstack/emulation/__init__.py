@@ -1,0 +1,8 @@
+"""An emulated Amazon EC2 whose instances are real SSH hosts. One process is one cloud.
+
+    client (boto3, Terraform) -> proxy -> LocalStack, or moto's server
+                                   |
+                                 hosts -> spawner -> one init per host, with an sshd of its own
+
+`python -m emulation` runs it in the foreground; `emulation.client.Emulation` runs it for a test.
+"""

@@ -1,0 +1,89 @@
+"""Deployments on an emulated EC2, and what is asked of that cloud behind their back."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulation.client import Emulation
+
+from tango_cloud.core import tags
+
+from .deployment import Deployment, make_deployment
+
+IMAGE = "course.img"
+"""The image that every emulated cloud of the tests has."""
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+"""Where the existing network has subnets."""
+
+
+@dataclass
+class AwsDeployment(Deployment):
+    """Several may share a state folder, one after another: its envelope costs seconds to make."""
+
+    emulation: Emulation = field(kw_only=True)
+
+    def instances(self) -> list[str]:
+        return [instance["InstanceId"] for instance in self.described()]
+
+    def described(self, *states: str) -> Sequence[Mapping[str, Any]]:
+        """Its instances that are not gone (or those in `states`), as EC2 describes them."""
+        wanted = states or ("pending", "running", "shutting-down", "stopping", "stopped")
+        pages = (
+            self.emulation.client()
+            .get_paginator("describe_instances")
+            .paginate(
+                Filters=[
+                    {"Name": f"tag:{tags.DEPLOYMENT}", "Values": [tags.encode(self.prefix)]},
+                    {"Name": "instance-state-name", "Values": list(wanted)},
+                ]
+            )
+        )
+        return [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
+
+    def terminate(self, instance_id: str) -> None:
+        """As if by somebody else."""
+        self.emulation.client().terminate_instances(InstanceIds=[instance_id])
+
+
+def make_aws_deployment(
+    folder: Path, emulation: Emulation, state: Path, prefix: str, **more: str
+) -> AwsDeployment:
+    made = make_deployment(
+        folder,
+        **emulation.environment,
+        TANGO_CLOUD_PROVIDER="aws",
+        TANGO_CLOUD_PREFIX=prefix,
+        TANGO_CLOUD_STATE_DIR=str(state),
+        **more,
+    )
+    return AwsDeployment(made.folder, made.environment, emulation=emulation)
+
+
+@pytest.fixture(scope="session")
+def aws_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder that deployments share: Terraform initialised, envelopes applied."""
+    return tmp_path_factory.mktemp("aws-state")
+
+
+@pytest.fixture(scope="session")
+def aws_network(running_emulation: Emulation) -> dict[str, str]:
+    """An existing network, as settings: deployments that share it have no address in common."""
+    ec2 = running_emulation.client()
+    network = ipaddress.IPv4Network(running_emulation.subnetwork())
+    vpc = ec2.create_vpc(CidrBlock=str(network))["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=str(part), AvailabilityZone=zone)["Subnet"][
+            "SubnetId"
+        ]
+        for zone, part in zip(ZONES, network.subnets(prefixlen_diff=2), strict=False)
+    ]
+    return {
+        "TANGO_CLOUD_AWS__VPC_ID": vpc,
+        "TANGO_CLOUD_AWS__SUBNET_IDS": json.dumps(subnets),
+    }
