@@ -182,12 +182,14 @@ class NotGoneInTime(TangoCloudError):
 
     next_move = NextMove.RETRY
 
-    def __init__(self, machine: str, seconds: float) -> None:
+    def __init__(self, machine: str, seconds: float, why: str = "") -> None:
         self.machine = machine
         self.seconds = seconds
+        self.why = why
+        because = f" ({why})" if why else ""
         super().__init__(
-            f"{machine} is still there after {seconds:.0f} s; it stays on the books as destroying. "
-            "Try again with: tango-cloud destroy"
+            f"{machine} is still there after {seconds:.0f} s{because}; it stays on the books as "
+            "destroying. Try again with: tango-cloud destroy"
         )
 
 

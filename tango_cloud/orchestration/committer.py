@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.core.ledger import Ledger, new_uid
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, WaveState
@@ -63,6 +64,7 @@ class Committer:
         self._lock = threading.Lock()
         self._to_remove: dict[str, _Removal] = {}
         self._removing: set[str] = set()
+        self._troubles: dict[str, TangoCloudError] = {}
         self._waves_in_removal: set[str] = set()
         self._own_waves: set[str] = set()
         self._creation = GroupCommit(
@@ -94,9 +96,15 @@ class Committer:
         with self._lock:
             if machine.uid in self._removing:
                 return
+            self._troubles.pop(machine.uid, None)
             waiting = self._to_remove.setdefault(machine.uid, _Removal(machine, 0.0))
             waiting.due = 0.0
         self._removal.kick()
+
+    def trouble(self, uid: str) -> TangoCloudError | None:
+        """Why the attempt to remove a machine failed that it was last asked for; None as yet."""
+        with self._lock:
+            return self._troubles.get(uid)
 
     def tend(self, machine: Machine) -> None:
         """Somebody waits for `machine`: make sure that somebody is at work on it."""
@@ -167,12 +175,20 @@ class Committer:
 
         def work() -> None:
             left = {machine.uid for machine in machines}
+            trouble: TangoCloudError | None = None
             try:
                 if wave:
                     self._finish_if_orphaned(wave)
                 left = self._waves.remove(wave, provider, machines)
+            except TangoCloudError as error:
+                trouble = error
+                raise
             finally:
                 with self._lock:
+                    for machine in machines:
+                        self._troubles.pop(machine.uid, None)
+                        if trouble is not None:
+                            self._troubles[machine.uid] = trouble
                     self._removing.difference_update(machine.uid for machine in machines)
                     self._waves_in_removal.discard(wave)
                     self._look_again(removal for removal in removals if removal.machine.uid in left)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from tango_cloud.core.errors import (
+    AuthenticationError,
     Cancelled,
     ConfigurationError,
     Fault,
@@ -21,6 +22,7 @@ from tango_cloud.core.errors import (
     NotGoneInTime,
     NotReadyInTime,
     ProviderUnavailable,
+    TangoCloudError,
 )
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import USABLE, Reason, State
@@ -31,7 +33,6 @@ from tango_cloud.orchestration.inventory import bears
 from tango_cloud.orchestration.readiness import Readiness
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
-from tango_cloud.providers.protocol import Diagnosable
 from tango_cloud.transports.protocol import Session
 
 log = logging.getLogger(__name__)
@@ -126,9 +127,7 @@ class Fleet:
         return [
             f"{check.subject}: {check.finding}. Better: {check.remedy}"
             for site in self._sites.values()
-            if isinstance(site.provider, Diagnosable)
-            for check in site.provider.diagnose()
-            if check.warning
+            for check in site.provider.warnings()
         ]
 
     # Waiting
@@ -225,11 +224,12 @@ class Fleet:
     def destroy_and_wait(self, key: MachineKey, seconds: float) -> None:
         """Return once the cloud itself shows no instance of this identity.
 
-        Escalates: Terraform, then the direct call, again with growing pauses. Raises NotGoneInTime
-        after `seconds`: the machine stays on the books as destroying.
+        Asks again with growing pauses until the cloud shows it gone. Raises NotGoneInTime
+        after `seconds`, AuthenticationError at once: the machine stays on the books as destroying.
         """
         deadline = self._clock() + seconds
         pause = 0.1
+        trouble: TangoCloudError | None = None
         while True:
             try:
                 self.destroy(key)
@@ -237,13 +237,17 @@ class Fleet:
                 if machine is None and not self._instances_of(key):
                     return
             except ProviderUnavailable as error:
-                log.warning("%s: the cloud does not answer: %s", key, error)
+                trouble = error
                 machine = self._ledger.machines.live(key)
             remaining = deadline - self._clock()
             if remaining <= 0:
-                raise NotGoneInTime(key.instance_name, seconds)
+                raise NotGoneInTime(key.instance_name, seconds, str(trouble or ""))
             # A removal signals what it removed; what it could not is tried again, ever more slowly.
             self._signals.wait(machine.uid if machine else key.instance_name, min(pause, remaining))
+            if machine is not None:
+                trouble = self._committer.trouble(machine.uid)
+            if isinstance(trouble, AuthenticationError):
+                raise trouble
             pause = min(pause * 2, _LONGEST_BACKOFF)
 
     # Looking

@@ -266,6 +266,9 @@ class LocalProvider:
                 return kind(text)
         return ProvisioningError(text)
 
+    def warnings(self) -> Sequence[Check]:
+        return [check for check in self.diagnose() if check.warning]
+
     def diagnose(self) -> Sequence[Check]:
         return examine().diagnose(self._options.server, self._options.isolate)
 

@@ -29,6 +29,17 @@ class Bootstrap:
     expires: dt.datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding of `doctor`. `remedy` says what to do about a fault; empty when there is none."""
+
+    subject: str
+    ok: bool
+    finding: str
+    remedy: str = ""
+    warning: bool = False
+
+
 class Provider(Protocol):
     @property
     def name(self) -> str:
@@ -107,20 +118,13 @@ class Provider(Protocol):
         """
         ...
 
+    def warnings(self) -> Sequence[Check]:
+        """What its user should know before every run. Asks nothing of the cloud."""
+        ...
+
     def classify(self, error: TerraformError) -> TangoCloudError:
         """The error of a failed apply, as the class that names the caller's next move."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding of `doctor`. `remedy` says what to do about a fault; empty when there is none."""
-
-    subject: str
-    ok: bool
-    finding: str
-    remedy: str = ""
-    warning: bool = False
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ from tango_cloud.terraform.workspace import Workspace, Workspaces
 from .things import FOR_EVER, make_module
 
 LOCALSTACK = os.environ.get(
-    "TANGO_CLOUD_LOCALSTACK", Path(__file__).parents[2] / ".venv-localstack/bin/python"
+    "LOCALSTACK_PYTHON", Path(__file__).parents[2] / ".venv-localstack/bin/python"
 )
 _numbers = itertools.count()
 
