@@ -54,14 +54,12 @@ class AwsDeployment(Deployment):
 def make_aws_deployment(
     folder: Path, emulation: Emulation, state: Path, prefix: str, **more: str
 ) -> AwsDeployment:
-    made = make_deployment(
-        folder,
-        **emulation.environment,
-        TANGO_CLOUD_PROVIDER="aws",
-        TANGO_CLOUD_PREFIX=prefix,
-        TANGO_CLOUD_STATE_DIR=str(state),
-        **more,
-    )
+    ours = {
+        "TANGO_CLOUD_PROVIDER": "aws",
+        "TANGO_CLOUD_PREFIX": prefix,
+        "TANGO_CLOUD_STATE_DIR": str(state),
+    }
+    made = make_deployment(folder, **(emulation.environment | ours | more))
     return AwsDeployment(made.folder, made.environment, emulation=emulation)
 
 

@@ -151,8 +151,10 @@ class Waves:
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
             self._signals.forget(uid)
-        if not applying:
-            self._ledger.waves.close(wave)
+        if applying and not self._is_applying(wave):
+            # It ended meanwhile, perhaps before it could see that these are gone.
+            self._forget(wave, provider, gone)
+        self._ledger.waves.close(wave)
         return uids - gone
 
     def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:

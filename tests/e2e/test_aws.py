@@ -18,6 +18,7 @@ JOBS = ("c-calculator", "python-grader", "loud")
 
 @pytest.fixture
 def aws(emulation: Emulation, aws_state: Path, tmp_path: Path) -> Iterator[AwsDeployment]:
+    """With a network of its own, which its envelope makes."""
     deployment = make_aws_deployment(tmp_path, emulation, aws_state, "e2e")
     yield deployment
     deployment.assert_nothing_left()
@@ -70,7 +71,8 @@ def test_interrupted_it_leaves_nothing(aws: AwsDeployment) -> None:
 def test_kept_machines_are_listed_and_destroyed_and_the_envelope_goes_last(
     emulation: Emulation, tmp_path: Path
 ) -> None:
-    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", "kept")
+    network = {"TANGO_CLOUD_AWS__NETWORK_CIDR": emulation.subnetwork()}
+    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", "kept", **network)
     assert aws.run("run", aws.job("job", "all:\n\ttrue\n"), "--keep").returncode == 0
     (listed,) = json.loads(aws.run("vms", "--json").stdout)
     (described,) = aws.described()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,7 +24,15 @@ from tango_cloud.core.errors import (
     TangoCloudError,
 )
 from tango_cloud.core.lifecycle import State
-from tango_cloud.core.model import Endpoint, Machine, MachineKey, MachineRequest, Market, Shape
+from tango_cloud.core.model import (
+    Endpoint,
+    Machine,
+    MachineKey,
+    MachineRequest,
+    Market,
+    Shape,
+    WaveState,
+)
 
 from .conftest import Rig, build_rig
 from .fakes import FakeCloud, FakeSession
@@ -226,6 +234,27 @@ def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
     _until(lambda: rig.cloud.discarded == [machine.wave])
 
 
+def test_a_wave_that_ends_while_its_last_machine_is_removed_is_discarded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end does not see yet that the machine is gone, its removal not yet that it has ended."""
+    ended, removed = threading.Event(), threading.Event()
+    rig.cloud.after_apply = lambda: ended.wait(10)
+    machine = _ready(rig)
+    terminate = rig.cloud.terminate
+
+    def slowly(instance_ids: Iterable[str]) -> None:
+        terminate(instance_ids)
+        ended.set()
+        _until(lambda: _wave_state(rig, machine) is not WaveState.APPLYING)
+        removed.set()
+
+    monkeypatch.setattr(rig.cloud, "terminate", slowly)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert removed.is_set()
+    _until(lambda: machine.wave in rig.cloud.discarded)
+
+
 def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
     applying, create = threading.Event(), threading.Event()
     rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
@@ -351,6 +380,12 @@ def _state(rig: Rig, machine: Machine) -> State:
     now = rig.ledger.machines.get(machine.uid)
     assert now is not None
     return now.state
+
+
+def _wave_state(rig: Rig, machine: Machine) -> WaveState:
+    wave = rig.ledger.waves.get(machine.wave)
+    assert wave is not None
+    return wave.state
 
 
 def _until(holds: Callable[[], bool], seconds: float = 10) -> None:
