@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,31 +50,39 @@ FROM_PIP = Kind("asyncssh", "no")
 
 @contextmanager
 def settings_of(kind: Kind) -> Iterator[Settings]:
-    """Settings for machines of `kind`, in force for whoever loads them inside the block.
+    """Settings for local machines of `kind`. See `in_force`."""
+    ours = {
+        "TANGO_CLOUD_PROVIDER": "local",
+        "TANGO_CLOUD_LOCAL__SERVER": kind.server,
+        "TANGO_CLOUD_LOCAL__ISOLATE": kind.isolate,
+    }
+    with in_force(ours) as settings:
+        yield settings
+
+
+@contextmanager
+def in_force(environment: Mapping[str, str]) -> Iterator[Settings]:
+    """These variables, a state folder of their own and no other setting, for whoever loads settings
+    inside the block.
 
     They are put into the environment because the VMMS takes none from its caller.
     """
-    kept = {name: text for name, text in os.environ.items() if name.startswith(ENV_PREFIX)}
+    kept = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="tango-bench-") as folder:
-        ours = {
-            "PREFIX": PREFIX,
-            "PROVIDER": "local",
-            "STATE_DIR": folder,
-            "LOCAL__SERVER": kind.server,
-            "LOCAL__ISOLATE": kind.isolate,
-        }
         # A file that is named keeps the user's own from being found.
         empty = Path(folder) / "empty.toml"
         empty.touch()
         for name in kept:
-            del os.environ[name]
-        os.environ.update({ENV_PREFIX + name: text for name, text in ours.items()})
-        os.environ[ENV_PREFIX + "CONFIG"] = str(empty)
+            if name.startswith((ENV_PREFIX, "AWS_")):
+                del os.environ[name]
+        os.environ.update(environment)
+        os.environ[f"{ENV_PREFIX}PREFIX"] = PREFIX
+        os.environ[f"{ENV_PREFIX}STATE_DIR"] = folder
+        os.environ[f"{ENV_PREFIX}CONFIG"] = str(empty)
         try:
             yield load()
         finally:
-            for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-                del os.environ[name]
+            os.environ.clear()
             os.environ.update(kept)
 
 

@@ -22,6 +22,13 @@ Name = Literal["localstack", "moto"]
 Choice = Literal["auto", "localstack", "moto"]
 VARIABLE = "LOCALSTACK_PYTHON"
 _DEFAULT = Path(__file__).parents[2] / ".venv-localstack" / "bin" / "python"
+_MAIN = """
+import runpy
+from localstack.utils.aws import aws_stack
+aws_stack.CACHE_S3_HOSTNAME_DNS_STATUS = False
+runpy.run_module("localstack.runtime.main", run_name="__main__")
+"""
+"""LocalStack, told that `s3.localhost.localstack.cloud` cannot be looked up: it would ask."""
 _START_SECONDS = 90
 _END_SECONDS = 10
 
@@ -138,7 +145,7 @@ def _command(name: Name, port: int, folder: Path) -> tuple[list[str], dict[str, 
         "SKIP_SSL_CERT_DOWNLOAD": "1",
         "DISABLE_EVENTS": "1",
     }
-    return [str(python), "-m", "localstack.runtime.main"], environment
+    return [str(python), "-c", _MAIN], environment
 
 
 def _free_port() -> int:
