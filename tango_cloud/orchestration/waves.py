@@ -145,16 +145,19 @@ class Waves:
         applying = self._is_applying(wave)
         shown, left = self._terminate(provider, uids)
         gone = (uids & shown if applying else uids) - left
+        dropped = False
         if gone and not applying:
             # Before the books say so: who waits for the last machine finds no wave any more.
-            self._forget(wave, provider, gone)
+            dropped = self._forget(wave, provider, gone)
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
             self._signals.forget(uid)
         if applying and not self._is_applying(wave):
             # It ended meanwhile, perhaps before it could see that these are gone.
+            dropped = self._forget(wave, provider, gone)
+        if self._ledger.waves.close(wave) and not dropped:
+            # Another process removed the others meanwhile: neither saw the last one go.
             self._forget(wave, provider, gone)
-        self._ledger.waves.close(wave)
         return uids - gone
 
     def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:
@@ -282,19 +285,24 @@ class Waves:
             left = [instance for instance in site.inventory.fresh() if instance.uid in uids]
         return {instance.uid for instance in found}, {instance.uid for instance in left}
 
-    def _forget(self, wave: str, provider: str, gone: set[str]) -> None:
-        """Let the wave's state follow: without these machines, or dropped with the last one."""
+    def _forget(self, wave: str, provider: str, gone: set[str]) -> bool:
+        """Let the wave's state follow: without these machines, or dropped with the last one.
+
+        Returns whether they were the last.
+        """
         if not wave or not gone:
-            return
+            return False
         members = self._ledger.machines.of_wave(wave)
+        last = all(m.uid in gone or m.state is State.GONE for m in members)
         try:
-            if all(m.uid in gone or m.state is State.GONE for m in members):
+            if last:
                 self._stacks.discard(provider, wave)
             else:
                 self._stacks.forget(provider, wave, gone)
         except TangoCloudError as error:
             # The machines are gone, which is what counts: nobody applies this state again.
             log.warning("wave %s: its state still names %d gone: %s", wave, len(gone), error)
+        return last
 
     def _is_applying(self, wave: str) -> bool:
         found = self._ledger.waves.get(wave) if wave else None

@@ -50,11 +50,12 @@ def apply(
     parallelism: int,
     targets: Sequence[str] = (),
     destroy: bool = False,
+    refresh: bool = False,
 ) -> list[str]:
     """Apply (or, with `destroy`, remove) everything, or only `targets` and what depends on them.
 
-    Without a refresh: what exists is told by the inventory, and asking the cloud costs one call per
-    resource. Without a backup of the state beside it. `state` None: the backend has it.
+    Machines go without a refresh: what exists is told by the inventory, and asking the cloud costs
+    one call per resource. No backup of the state is left beside it. `state` None: the backend's.
     """
     return _build(
         "apply",
@@ -62,7 +63,7 @@ def apply(
         auto_approve=_FLAG,
         json=_FLAG,
         input=False,
-        refresh=False,
+        refresh=refresh,
         lock_timeout=f"{LOCK_SECONDS}s",
         parallelism=parallelism,
         **_in_file(state, backup="-"),

@@ -60,15 +60,20 @@ class Workspace:
         secrets: Mapping[str, object] | None = None,
         *,
         parallelism: int = _DEFAULT_PARALLELISM,
+        refresh: bool = False,
         controls: Controls | None = None,
     ) -> Result:
         """Create or change the stack. What was created before an error stays, in the state.
 
-        `inputs` are kept beside the state, for the removal; `secrets` reach Terraform alone.
+        `inputs` are kept beside the state, for the removal; `secrets` reach Terraform alone. With
+        `refresh` the cloud is asked first what there is, and what others have changed is put right.
         """
         write_inputs(stack, inputs)
         arguments = command.apply(
-            self._state(stack), [stack / INPUTS, command.STDIN], parallelism=parallelism
+            self._state(stack),
+            [stack / INPUTS, command.STDIN],
+            parallelism=parallelism,
+            refresh=refresh,
         )
         given = command.variables(dict(secrets or {}))
         # Terraform waits for the lock of a state, but not to make one: of two that come first at
@@ -87,6 +92,7 @@ class Workspace:
         targets: Sequence[str] = (),
         *,
         parallelism: int = _DEFAULT_PARALLELISM,
+        refresh: bool = False,
         controls: Controls | None = None,
     ) -> Result:
         """Remove `targets` (resource addresses), or everything, with the inputs of the last apply.
@@ -102,6 +108,7 @@ class Workspace:
             parallelism=parallelism,
             targets=targets,
             destroy=True,
+            refresh=refresh,
         )
         return self._run(arguments, controls, stack)
 
@@ -113,8 +120,12 @@ class Workspace:
             self._run(command.state_rm(self._state(stack), addresses), None, stack)
         except TerraformError:
             # It fails too when none of them was there.
-            if not set(addresses).isdisjoint(self.resources(stack)):
+            left = self.resources(stack)
+            if not set(addresses).isdisjoint(left):
                 raise
+            if self.remote and not left:
+                # Another host dropped the state meanwhile: the command has made an empty one.
+                self.discard(stack)
 
     def discard(self, stack: Path) -> None:
         """Forget the stack: its state, whatever that holds, and its folder. Idempotent."""

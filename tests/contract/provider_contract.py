@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Cloud:
     """A provider, and what it takes to make machines with it.
 
     `spoil` turns a request into one that cannot be fulfilled. `gone_within` is how many seconds a
-    removal may take.
+    removal may take, `brief` the life of a machine that expires right after it was made.
     """
 
     provider: Provider
@@ -74,7 +75,9 @@ class Cloud:
     folder: Path
     spoil: Callable[[MachineRequest], MachineRequest]
     gone_within: float
+    brief: dt.timedelta = dt.timedelta(seconds=3)
     client: Keys = field(default_factory=Keys.make)
+    applying: threading.Lock = field(default_factory=threading.Lock)
     made: list[str] = field(default_factory=list)
     """The uids of all machines ever asked for."""
 
@@ -83,9 +86,9 @@ class Cloud:
             self.provider.name, "envelope", environment=self.provider.environment()
         )
         variables = self.provider.envelope_variables(deployment)
-        return workspace.apply(self.folder / f"envelope-{deployment}", variables).outputs[
-            "envelope"
-        ]
+        with self.applying:
+            applied = workspace.apply(self.folder / f"envelope-{deployment}", variables)
+        return applied.outputs["envelope"]
 
     def remove_envelope(self, deployment: str) -> None:
         workspace = self.workspaces.open(
@@ -139,6 +142,11 @@ class Cloud:
         except TerraformError as error:
             made.failure = error
         return made
+
+    def waves(self, *deployments: str) -> Sequence[Wave]:
+        """A machine for each, all at the same time."""
+        with ThreadPoolExecutor(len(deployments)) as pool:
+            return list(pool.map(lambda deployment: self.wave(deployment, 1), deployments))
 
     def destroy(self, wave: Wave, uids: Collection[str] | None = None) -> None:
         """By Terraform: these machines of the wave, or all."""
@@ -235,9 +243,9 @@ class ProviderContract:
             assert outputs[request.uid]["instance_id"] == instance.instance_id
 
     def test_deployments_see_their_own_and_nothing_else(self, cloud: Cloud) -> None:
-        waves = {name: cloud.wave(name, 1) for name in ("prod", "prod-2", "pro", "Prod")}
-        for name, wave in waves.items():
-            assert set(cloud.listed(name)) == set(wave.uids), name
+        for wave in cloud.waves("prod", "prod-2", "pro", "Prod"):
+            assert wave.failure is None, wave.deployment
+            assert set(cloud.listed(wave.deployment)) == set(wave.uids), wave.deployment
         assert cloud.listed("prod-") == {}
         assert cloud.listed("") == {}
 
@@ -285,7 +293,7 @@ class ProviderContract:
         assert cloud.resources(wave) == []
 
     def test_waves_do_not_wait_for_each_other(self, cloud: Cloud) -> None:
-        first, second = cloud.wave("prod", 1), cloud.wave("prod", 1)
+        first, second = cloud.waves("prod", "prod")
         cloud.destroy(first)
         cloud.wait_until("prod", second.uids)
 
@@ -314,7 +322,7 @@ class ProviderContract:
             cloud.provider.offers(Shape(image, cores=1_000_000, memory_mib=1 << 40))
 
     def test_an_expired_machine_ends_although_none_of_us_lives(self, cloud: Cloud) -> None:
-        wave = cloud.wave("prod", 1, life=dt.timedelta(seconds=3))
+        wave = cloud.wave("prod", 1, life=cloud.brief)
         assert wave.failure is None
         cloud.wait_until("prod", ())
 

@@ -6,25 +6,20 @@ import itertools
 import json
 import os
 import signal
-import socket
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from urllib.request import urlopen
 
-import boto3
 import pytest
+from emulation.client import Emulation
 
 from tango_cloud.core.errors import TerraformError
 from tango_cloud.core.settings import Settings, TerraformSettings
-from tango_cloud.terraform import command
+from tango_cloud.terraform import command, workspace
 from tango_cloud.terraform.backend import backend_from_settings
 from tango_cloud.terraform.binary import Binary
 from tango_cloud.terraform.environment import terraform_environment
@@ -34,25 +29,16 @@ from tango_cloud.terraform.workspace import Workspace, Workspaces
 
 from .things import FOR_EVER, make_module
 
-LOCALSTACK = os.environ.get(
-    "LOCALSTACK_PYTHON", Path(__file__).parents[2] / ".venv-localstack/bin/python"
-)
 _numbers = itertools.count()
 
 
 class Store:
     """A bucket of its own for each test."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = environment
+    def __init__(self, emulation: Emulation) -> None:
+        self.environment = emulation.environment
         self.bucket = f"states-{os.getpid()}-{next(_numbers)}"
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name=environment["AWS_REGION"],
-            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        )
+        self._client = emulation.client("s3")
         self._client.create_bucket(Bucket=self.bucket)
 
     def keys(self) -> list[str]:
@@ -70,53 +56,9 @@ class Store:
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("localstack")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {
-        "SERVICES": "s3",
-        "GATEWAY_LISTEN": f"127.0.0.1:{port}",
-        "GATEWAY_SERVER": "hypercorn",
-        "OVERRIDE_IN_DOCKER": "0",
-        "FILESYSTEM_ROOT": str(folder),
-        "DNS_ADDRESS": "0",
-        "SKIP_SSL_CERT_DOWNLOAD": "1",
-        "DISABLE_EVENTS": "1",
-    }
-    if not Path(LOCALSTACK).exists():
-        pytest.skip("no LocalStack")
-    process = subprocess.Popen(
-        [LOCALSTACK, "-m", "localstack.runtime.main"],
-        cwd=folder,
-        env=os.environ | options,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        try:
-            urlopen(f"{url}/_localstack/health", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield url
-    process.terminate()
-    process.wait(30)
-
-
 @pytest.fixture
-def store(endpoint: str) -> Store:
-    return Store(
-        {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-    )
+def store(emulation: Emulation) -> Store:
+    return Store(emulation)
 
 
 Host = Callable[..., Workspace]
@@ -360,8 +302,9 @@ def test_the_lock_of_one_that_was_killed_is_broken(
 
 
 def test_the_lock_of_a_state_that_cannot_be_had_names_its_holder(
-    host: Host, store: Store, tmp_path: Path
+    host: Host, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(workspace, "_FIRST_LOCK_TRIES", 2)
     store.put(*_lock_object("new"))
     with pytest.raises(TerraformError, match=r"(?s)ID: +1111.*someone@elsewhere"):
         host().apply(tmp_path / "new", {"things": {}})
@@ -396,7 +339,9 @@ def test_a_bucket_that_does_not_exist_is_named(host: Host) -> None:
         (301, "PermanentRedirect", 'from "us-east-1", actual location "eu-west-1"'),
     ],
 )
-def test_what_s3_refuses_is_told(host: Host, status: int, code: str, told: str) -> None:
+def test_what_s3_refuses_is_told(
+    host: Host, store: Store, status: int, code: str, told: str
+) -> None:
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = f"<Error><Code>{code}</Code><Message>not you</Message></Error>".encode()
@@ -412,12 +357,9 @@ def test_what_s3_refuses_is_told(host: Host, status: int, code: str, told: str) 
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
         environment = {
+            **store.environment,
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
             "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_EC2_METADATA_DISABLED": "true",
         }
         try:
             with pytest.raises(TerraformError, match=told) as caught:

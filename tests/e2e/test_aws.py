@@ -80,11 +80,19 @@ def test_kept_machines_are_listed_and_destroyed_and_the_envelope_goes_last(
     assert listed["address"] == described["PrivateIpAddress"]
     refused = aws.run("destroy", "--envelope")
     assert (refused.returncode, "machines" in refused.stderr) == (2, True)
+    assert aws.run("destroy", "--all").returncode == 0
+    ec2 = emulation.client()
+    mine = [{"Name": "tag:tango-deployment", "Values": ["kept"]}]
+    # Somebody removes a part of the envelope: it is made anew, and its end is not hindered.
+    (template,) = ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
+    ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
+    done = aws.run("run", str(aws.folder / "jobs" / "job"))
+    assert done.returncode == 0, done.stderr
+    (template,) = ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
+    ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
     done = aws.run("destroy", "--all", "--envelope")
     assert done.returncode == 0, done.stderr
     aws.assert_nothing_left()
-    ec2 = emulation.client()
-    mine = [{"Name": "tag:tango-deployment", "Values": ["kept"]}]
     assert ec2.describe_vpcs(Filters=mine)["Vpcs"] == []
     assert ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"] == []
     assert ec2.describe_security_groups(Filters=mine)["SecurityGroups"] == []

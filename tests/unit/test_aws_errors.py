@@ -117,6 +117,7 @@ _ENDED = "waiting for EC2 Instance (i-0abc) create: unexpected state 'terminated
         ("No valid credential sources found", AuthenticationError),
         ("failed to refresh cached credentials, no EC2 IMDS role found", AuthenticationError),
         ("Invalid AWS Region: nowhere", ConfigurationError),
+        ("invalid AWS Region: nowhere", ConfigurationError),
         ("failed to get shared config profile, nobody", ConfigurationError),
         ("Something else altogether", ProvisioningError),
     ],

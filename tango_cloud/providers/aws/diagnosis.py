@@ -113,7 +113,9 @@ class Diagnosis:
             return
         names = ", ".join(dict.fromkeys(image.name for image in images[:5]))
         more = f" and {len(images) - 5} more" if len(images) > 5 else ""
-        yield Check("images", bool(images), f"{names}{more}" if images else "none", remedy)
+        yield Check(
+            "images", bool(images), f"{names}{more}" if images else "none", "" if images else remedy
+        )
 
     def _offer_check(self) -> Iterator[Check]:
         try:

@@ -168,7 +168,7 @@ _OF_TERRAFORM: Sequence[tuple[re.Pattern[str], type[TangoCloudError], str]] = (
         AuthenticationError,
         CREDENTIALS,
     ),
-    (re.compile(r"Invalid AWS Region|Missing region"), ConfigurationError, regions.EXPECTED),
+    (re.compile(r"[Ii]nvalid AWS Region|Missing region"), ConfigurationError, regions.EXPECTED),
     (re.compile(r"failed to get shared config profile"), ConfigurationError, "an existing profile"),
     (
         re.compile(

@@ -1,0 +1,136 @@
+"""Two orchestrators of one deployment, as on two hosts: they share the ledger, the states in a
+bucket, and the client key. Each has a state folder and initialised modules of its own.
+
+The ledger is one SQLite file that both can reach: it stands in for PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from emulation.client import Emulation, Fault
+
+from tango_cloud.orchestration.keys import client_key
+
+from ..aws import AwsDeployment, make_aws_deployment
+
+PREFIX = "shared"
+OK = "all:\n\t@echo ran\n"
+ENVELOPE = f"team/{PREFIX}/envelope/aws/tango-cloud.tfstate"
+
+
+@dataclass
+class Hosts:
+    """`here` and `there`, and the bucket."""
+
+    here: AwsDeployment
+    there: AwsDeployment
+    bucket: str
+
+    def objects(self) -> Sequence[str]:
+        listed = self.here.emulation.client("s3").list_objects_v2(Bucket=self.bucket)
+        return [found["Key"] for found in listed.get("Contents", [])]
+
+    def templates(self) -> int:
+        """How many envelopes there are."""
+        mine = [{"Name": "tag:tango-deployment", "Values": [PREFIX]}]
+        ec2 = self.here.emulation.client()
+        return len(ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"])
+
+    def assert_nothing_left(self) -> None:
+        assert self.objects() == []
+        assert self.templates() == 0
+        for host in (self.here, self.there):
+            host.assert_nothing_left()
+
+
+@pytest.fixture
+def hosts(emulation: Emulation, aws_network: dict[str, str], tmp_path: Path) -> Iterator[Hosts]:
+    bucket = tmp_path.name.replace("_", "-")
+    emulation.client("s3").create_bucket(Bucket=bucket)
+    shared = {
+        "TANGO_CLOUD_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
+        "TANGO_CLOUD_TERRAFORM__REMOTE_STATE": f"s3://{bucket}/team",
+    }
+
+    def host(name: str) -> AwsDeployment:
+        folder = tmp_path / name
+        folder.mkdir()
+        return make_aws_deployment(
+            folder, emulation, folder / "state", PREFIX, **aws_network, **shared
+        )
+
+    made = Hosts(host("here"), host("there"), bucket)
+    # Either may make the machine that the other asked for: both log in with one key.
+    folders = [one.state / PREFIX for one in (made.here, made.there)]
+    for folder in folders:
+        folder.mkdir(mode=0o700, parents=True)
+    shutil.copy(client_key(folders[0]).file, folders[1])
+    yield made
+    made.assert_nothing_left()
+
+
+def test_two_orchestrators_of_one_deployment(hosts: Hosts) -> None:
+    here, there = hosts.here, hosts.there
+    running = [host.start("run", host.job("job", OK)) for host in (here, there)]
+    for process in running:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert hosts.templates() == 1
+    assert hosts.objects() == [ENVELOPE], "the waves' are gone"
+
+    done = here.run("run", here.job("kept", OK), "--keep")
+    assert done.returncode == 0, done.stderr
+    assert len(hosts.objects()) == 2
+    assert len(json.loads(there.run("vms", "--json").stdout)) == 1
+    done = there.run("destroy", "--all")
+    assert done.returncode == 0, done.stderr
+    assert here.instances() == []
+    assert hosts.objects() == [ENVELOPE]
+
+    done = there.run("destroy", "--envelope")
+    assert done.returncode == 0, done.stderr
+    assert (hosts.objects(), hosts.templates()) == ([], 0)
+
+    # What it knew of the envelope is not true any more.
+    done = here.run("run", here.job("anew", OK))
+    assert done.returncode == 0, done.stderr
+    done = here.run("destroy", "--envelope")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_one_killed_in_the_middle_leaves_is_removed_by_the_other(hosts: Hosts) -> None:
+    here, there = hosts.here, hosts.there
+    # The instance exists, and Terraform goes on to wait for it.
+    here.emulation.order(Fault("pending", delay=600))
+    process = here.start("run", here.job("job", OK))
+    deadline = time.monotonic() + 60
+    while not here.instances():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    _kill(process.pid)
+    process.communicate()
+    shutil.rmtree(here.state)
+    here.emulation.clear()
+    locks = [key for key in hosts.objects() if key.endswith(".tflock")]
+    assert len(locks) == 1, "its wave's"
+    assert "/waves/" in locks[0]
+    done = there.run("destroy", "--all", "--envelope")
+    assert done.returncode == 0, done.stderr
+    assert "its state stays locked" not in done.stderr
+
+
+def _kill(pid: int) -> None:
+    """A process and all that it has started, as if at one moment."""
+    first = psutil.Process(pid)
+    first.suspend()
+    for process in (*first.children(recursive=True), first):
+        process.send_signal(signal.SIGKILL)
