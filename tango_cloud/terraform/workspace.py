@@ -218,8 +218,19 @@ class Workspace:
         environment = dict(self.environment)
         if self.remote and stack is not None:
             environment["TF_WORKSPACE"] = workspace_name(stack.name)
-        return self.terraform.run(
-            arguments, self.folder, controls, stdin=stdin, environment=environment
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_lock_went_away),
+            stop=tenacity.stop_after_attempt(_FIRST_LOCK_TRIES),
+            wait=tenacity.wait_random(0.2, 1.0),
+            reraise=True,
+        )
+        return retrying(
+            self.terraform.run,
+            arguments,
+            self.folder,
+            controls,
+            stdin=stdin,
+            environment=environment,
         )
 
 
@@ -315,6 +326,14 @@ def write_inputs(stack: Path, inputs: Mapping[str, object]) -> None:
     """Keep the inputs of a stack: Terraform wants them for its removal too."""
     stack.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(stack / INPUTS, json.dumps(dict(inputs), indent=1))
+
+
+def _lock_went_away(error: BaseException) -> bool:
+    """Whether a lock in S3 was freed between being found and being read: Terraform gives up then,
+    before it has done anything."""
+    return isinstance(error, TerraformError) and any(
+        ".tflock" in text and "NoSuchKey" in text for text in (error.stderr, *error.diagnostics)
+    )
 
 
 def _was_first_too(error: BaseException) -> bool:

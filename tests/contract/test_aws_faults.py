@@ -160,6 +160,7 @@ def test_a_machine_that_never_answers_is_given_up_and_removed(
 ) -> None:
     aws.emulation.order(Fault(effect))
     machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
+    _until(lambda: len(aws.instances()) == 1)
     with pytest.raises(NotReadyInTime, match="SSH"):
         cloud._fleet.wait(machine.key, 8)
     cloud.destroy(machine.key)
@@ -191,15 +192,18 @@ def test_a_listing_that_fails_is_an_error_and_destroys_nothing(
 def test_a_token_that_expires_in_the_middle_stops_us_and_loses_nothing(
     aws: AwsDeployment, cloud: Cloud
 ) -> None:
-    with cloud.machine() as machine:
-        aws.emulation.order(Fault("error", action="*", code="RequestExpired"))
-        with pytest.raises(AuthenticationError, match="RequestExpired"):
-            cloud.machines()
-        with pytest.raises(AuthenticationError):
-            cloud.destroy(machine.key)
-        assert len(aws.instances()) == 1
-        aws.emulation.clear()
-        assert [entry.state for entry in cloud.machines()] == [State.DESTROYING]
+    machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
+    cloud._fleet.wait(machine.key, 60)
+    aws.emulation.order(Fault("error", action="*", code="RequestExpired"))
+    with pytest.raises(AuthenticationError, match="RequestExpired"):
+        cloud.machines()
+    with pytest.raises(AuthenticationError):
+        cloud.destroy(machine.key)
+    assert len(aws.instances()) == 1
+    aws.emulation.clear()
+    # What was asked for goes on by itself.
+    _until(lambda: not cloud.machines())
+    assert aws.instances() == []
 
 
 def test_a_machine_that_dies_under_its_job_is_replaced(aws: AwsDeployment) -> None:
@@ -226,3 +230,10 @@ def _dies_under_its_job(aws: AwsDeployment, strike: Callable[[str], None]) -> No
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
+
+
+def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

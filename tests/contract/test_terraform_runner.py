@@ -322,6 +322,8 @@ def test_a_program_that_is_gone_is_an_error_of_ours(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     mine = psutil.Process()
+    before = set(mine.children(recursive=True))  # an emulated cloud of other tests, say
     yield
-    left = [child for child in mine.children(recursive=True) if not _dead(child.pid)]
+    children = set(mine.children(recursive=True)) - before
+    left = [child for child in children if not _dead(child.pid)]
     assert not left
