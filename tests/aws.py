@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulation.client import Emulation
+from emulation.client import Emulation, Unavailable
 
 from tango_cloud.core import tags
 
@@ -61,6 +61,29 @@ def make_aws_deployment(
     }
     made = make_deployment(folder, **(emulation.environment | ours | more))
     return AwsDeployment(made.folder, made.environment, emulation=emulation)
+
+
+@pytest.fixture(scope="session")
+def running_emulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulation]:
+    """An emulated EC2 whose instances are real machines, one for all tests of a process."""
+    try:
+        emulation = Emulation.start(tmp_path_factory.mktemp("emulation"))
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        emulation.register_image(IMAGE)
+        yield emulation
+    finally:
+        emulation.stop()
+
+
+@pytest.fixture
+def emulation(running_emulation: Emulation) -> Iterator[Emulation]:
+    """Without orders from the test before, and with none left to the next."""
+    running_emulation.clear()
+    running_emulation.reset_calls()
+    yield running_emulation
+    running_emulation.clear()
 
 
 @pytest.fixture(scope="session")

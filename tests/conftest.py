@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .aws import aws_network, aws_state
-from .contract.aws_cloud import emulation, running_emulation
+from .aws import aws_network, aws_state, emulation, running_emulation
 from .deployment import Deployment, clean, make_deployment
 
 __all__ = ["aws_network", "aws_state", "deployment", "emulation", "running_emulation"]

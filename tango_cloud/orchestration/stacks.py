@@ -129,8 +129,7 @@ class Stacks:
         site = self._sites[provider].provider
         folder = self._envelope_folder(site)
         with self._lock, FileLock(folder / "lock"):
-            self._envelopes.pop(provider, None)
-            (folder / _OUTPUT).unlink(missing_ok=True)
+            self._distrust_envelope(site)
             workspace = self._workspace(site, "envelope")
             if not (folder / INPUTS).exists():  # applied on another host, or never
                 write_inputs(folder, site.envelope_variables(self._settings.prefix))
@@ -177,8 +176,12 @@ class Stacks:
         if full or self._cancel.is_set():
             return
         with self._lock:
-            self._envelopes.pop(provider.name, None)
-            (self._envelope_folder(provider) / _OUTPUT).unlink(missing_ok=True)
+            self._distrust_envelope(provider)
+
+    def _distrust_envelope(self, provider: Provider) -> None:
+        """Go no more by what the last apply put out. Called with the lock held."""
+        self._envelopes.pop(provider.name, None)
+        (self._envelope_folder(provider) / _OUTPUT).unlink(missing_ok=True)
 
     def _workspace(self, provider: Provider, kind: str) -> Workspace:
         with self._lock:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ STATE = "terraform.tfstate"
 INPUTS = "inputs.tfvars.json"
 _READY = ".initialised"
 _DEFAULT_PARALLELISM = 10
-_FIRST_LOCK_TRIES = 6
+_LOCK_TRIES = 6
 _NO_RESOURCE = "terraform_data.none_is_called_so"
 _NO_MATCH = "No matching objects found"
 
@@ -78,13 +78,7 @@ class Workspace:
         given = command.variables(dict(secrets or {}))
         # Terraform waits for the lock of a state, but not to make one: of two that come first at
         # once, one fails at that. The next time there is a state, and it waits.
-        first = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_was_first_too),
-            stop=tenacity.stop_after_attempt(_FIRST_LOCK_TRIES),
-            wait=tenacity.wait_random(0.2, 1.0),
-            reraise=True,
-        )
-        return first(self._run, arguments, controls, stack, stdin=given)
+        return _again_if(_was_first_too)(self._run, arguments, controls, stack, stdin=given)
 
     def destroy(
         self,
@@ -218,13 +212,7 @@ class Workspace:
         environment = dict(self.environment)
         if self.remote and stack is not None:
             environment["TF_WORKSPACE"] = workspace_name(stack.name)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_lock_went_away),
-            stop=tenacity.stop_after_attempt(_FIRST_LOCK_TRIES),
-            wait=tenacity.wait_random(0.2, 1.0),
-            reraise=True,
-        )
-        return retrying(
+        return _again_if(_lock_went_away)(
             self.terraform.run,
             arguments,
             self.folder,
@@ -326,6 +314,16 @@ def write_inputs(stack: Path, inputs: Mapping[str, object]) -> None:
     """Keep the inputs of a stack: Terraform wants them for its removal too."""
     stack.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(stack / INPUTS, json.dumps(dict(inputs), indent=1))
+
+
+def _again_if(lost: Callable[[BaseException], bool]) -> tenacity.Retrying:
+    """Tries again when a race for a lock was lost in a way that Terraform does not wait out."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lost),
+        stop=tenacity.stop_after_attempt(_LOCK_TRIES),
+        wait=tenacity.wait_random(0.2, 1.0),
+        reraise=True,
+    )
 
 
 def _lock_went_away(error: BaseException) -> bool:

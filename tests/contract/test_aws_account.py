@@ -17,7 +17,8 @@ from emulation.client import Emulation, Unavailable
 
 from tango_cloud.core import tags
 from tango_cloud.core.model import Instance, InstanceStatus
-from tango_cloud.providers.aws import AwsOptions, AwsProvider
+from tango_cloud.core.settings import AwsSettings
+from tango_cloud.providers.aws import AwsProvider
 
 from ..aws import IMAGE
 
@@ -78,7 +79,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account
             monkeypatch.delenv(name, raising=False)
         for name, value in emulation.environment.items():
             monkeypatch.setenv(name, value)
-        provider = AwsProvider(AwsOptions("prod"))
+        provider = AwsProvider(AwsSettings(), "prod")
         image = emulation.register_image(IMAGE)
         yield Account(emulation, provider, image, emulation.client())
     finally:

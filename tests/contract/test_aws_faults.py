@@ -26,6 +26,7 @@ from tango_cloud.core.errors import (
 from tango_cloud.core.lifecycle import State
 
 from ..aws import AwsDeployment, make_aws_deployment
+from ..waiting import wait_until
 
 OK = "all:\n\t@echo ran\n"
 
@@ -160,7 +161,7 @@ def test_a_machine_that_never_answers_is_given_up_and_removed(
 ) -> None:
     aws.emulation.order(Fault(effect))
     machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
-    _until(lambda: len(aws.instances()) == 1)
+    wait_until(lambda: len(aws.instances()) == 1, 60)
     with pytest.raises(NotReadyInTime, match="SSH"):
         cloud._fleet.wait(machine.key, 8)
     cloud.destroy(machine.key)
@@ -202,7 +203,7 @@ def test_a_token_that_expires_in_the_middle_stops_us_and_loses_nothing(
     assert len(aws.instances()) == 1
     aws.emulation.clear()
     # What was asked for goes on by itself.
-    _until(lambda: not cloud.machines())
+    wait_until(lambda: not cloud.machines(), 60)
     assert aws.instances() == []
 
 
@@ -230,10 +231,3 @@ def _dies_under_its_job(aws: AwsDeployment, strike: Callable[[str], None]) -> No
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-
-
-def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

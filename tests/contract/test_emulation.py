@@ -1,28 +1,25 @@
-"""The emulated EC2 itself: the machines it gives, what it adds to LocalStack, and its end."""
+"""The emulated EC2 itself: the machines it gives, and what it adds to LocalStack."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 import paramiko
-import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
-from emulation.client import Emulation, Fault, Unavailable
+from emulation.client import Emulation, Fault
 
 from ..aws import IMAGE
+from ..waiting import wait_until
 from .local_cloud import run
 from .provider_contract import Keys
 
@@ -106,7 +103,7 @@ class Account:
 
     def ready(self, **more: Any) -> Mapping[str, Any]:
         instance = self.launch(**more)
-        wait_until(lambda: self.status(instance) != "booting")
+        wait_until(lambda: self.status(instance) != "booting", SECONDS)
         assert self.status(instance) == "ready", self.emulation.console(instance["InstanceId"])
         return instance
 
@@ -127,13 +124,6 @@ class Account:
                 transport.close()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def shared_account(running_emulation: Emulation) -> Account:
     return Account(running_emulation)
@@ -146,7 +136,7 @@ def account(shared_account: Account, emulation: Emulation) -> Iterator[Account]:
     ids = [host["instance_id"] for host in emulation.hosts()]
     if ids:
         shared_account.ec2.terminate_instances(InstanceIds=ids)
-    wait_until(lambda: not emulation.hosts())
+    wait_until(lambda: not emulation.hosts(), SECONDS)
 
 
 def test_a_machine_is_what_its_user_data_says_and_ends_with_its_instance(account: Account) -> None:
@@ -161,7 +151,7 @@ def test_a_machine_is_what_its_user_data_says_and_ends_with_its_instance(account
     )
     assert not Path("/etc/x").exists()
     account.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
-    wait_until(lambda: not account.status(instance))
+    wait_until(lambda: not account.status(instance), SECONDS)
     with pytest.raises(OSError):  # noqa: PT011 - unreachable, or a time-out
         account.command(instance, "true")
 
@@ -169,14 +159,14 @@ def test_a_machine_is_what_its_user_data_says_and_ends_with_its_instance(account
 def test_a_machine_that_is_ended_behind_the_proxy_goes_too(account: Account) -> None:
     instance = account.ready()
     account.emulation.client().terminate_instances(InstanceIds=[instance["InstanceId"]])
-    wait_until(lambda: not account.status(instance))
+    wait_until(lambda: not account.status(instance), SECONDS)
 
 
 def test_user_data_that_is_not_understood_is_refused_by_name(account: Account) -> None:
     instance = account.launch(UserData=account.user_data(packages=["make"]))
     assert account.status(instance) == "failed: packages: not supported"
     failed = account.launch(UserData=account.user_data(runcmd=["systemctl mask ssh"]))
-    wait_until(lambda: account.status(failed) != "booting")
+    wait_until(lambda: account.status(failed) != "booting", SECONDS)
     assert "not supported: mask ssh" in account.status(failed)
     other = account.launch(UserData="#!/bin/sh\n")
     assert not account.status(other), "none of ours: a record, as LocalStack has it"
@@ -185,7 +175,7 @@ def test_user_data_that_is_not_understood_is_refused_by_name(account: Account) -
 def test_power_off_ends_the_instance(account: Account) -> None:
     instance = account.ready()
     account.command(instance, "sudo -n systemctl poweroff")
-    wait_until(lambda: account.state(instance) == "terminated")
+    wait_until(lambda: account.state(instance) == "terminated", SECONDS)
     assert account.described(instance)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 
@@ -215,7 +205,7 @@ def test_a_timer_fires_at_its_moment(account: Account) -> None:
     files = [{"path": f"/etc/systemd/system/{k}", "content": text} for k, text in units.items()]
     runcmd = ["systemctl daemon-reload", "systemctl enable --now end.timer"]
     instance = account.ready(UserData=account.user_data(write_files=files, runcmd=runcmd))
-    wait_until(lambda: account.state(instance) == "terminated")
+    wait_until(lambda: account.state(instance) == "terminated", SECONDS)
 
 
 def test_the_metadata_service_wants_a_token_and_can_be_kept_from_a_user(account: Account) -> None:
@@ -241,7 +231,7 @@ def test_a_client_token_makes_one_instance(account: Account) -> None:
     with pytest.raises(ClientError, match="IdempotentParameterMismatch"):
         account.launch(ClientToken="one", InstanceType="t3.small")
     account.ec2.terminate_instances(InstanceIds=[first["InstanceId"]])
-    wait_until(lambda: not account.status(first))
+    wait_until(lambda: not account.status(first), SECONDS)
     with pytest.raises(ClientError, match="IdempotentInstanceTerminated"):
         account.launch(ClientToken="one")
 
@@ -287,8 +277,8 @@ def test_a_boot_takes_the_time_that_was_ordered(account: Account) -> None:
     account.emulation.order(Fault("pending", delay=1.0, times=1))
     instance = account.launch()
     assert (account.state(instance), account.status(instance)) == ("pending", "booting")
-    wait_until(lambda: account.state(instance) == "running")
-    wait_until(lambda: account.status(instance) == "ready")
+    wait_until(lambda: account.state(instance) == "running", SECONDS)
+    wait_until(lambda: account.status(instance) == "ready", SECONDS)
 
 
 @pytest.mark.parametrize("effect", ["no-boot", "ssh-refused", "wrong-host-key"])
@@ -296,7 +286,7 @@ def test_a_host_suffers_what_was_ordered(account: Account, effect: Any) -> None:
     account.emulation.order(Fault(effect, times=1))
     instance = account.launch()
     if effect != "no-boot":
-        wait_until(lambda: account.status(instance) == "ready")
+        wait_until(lambda: account.status(instance) == "ready", SECONDS)
     expected = {"wrong-host-key": paramiko.BadHostKeyException, "ssh-refused": ConnectionError}
     with pytest.raises(expected.get(effect, OSError)):
         account.command(instance, "true")
@@ -321,7 +311,7 @@ def test_a_spot_instance_hears_of_its_end_first(account: Account) -> None:
     assert account.command(instance, ask)[0] == 22
     account.emulation.interrupt(instance["InstanceId"], 1.5)
     assert json.loads(account.command(instance, ask)[1])["action"] == "terminate"
-    wait_until(lambda: account.state(instance) == "terminated")
+    wait_until(lambda: account.state(instance) == "terminated", SECONDS)
     assert account.described(instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
@@ -373,63 +363,6 @@ def test_many_hosts_begin_and_end_together(account: Account) -> None:
         MinCount=20,
         MaxCount=20,
     )
-    wait_until(lambda: {host["status"] for host in account.emulation.hosts()} == {"ready"})
+    wait_until(lambda: {host["status"] for host in account.emulation.hosts()} == {"ready"}, SECONDS)
     assert len(account.emulation.hosts()) == 20
     assert time.monotonic() - began < SECONDS
-
-
-@pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_nothing_is_left_of_an_emulation(tmp_path: Path, end: str) -> None:
-    try:
-        emulation = Emulation.start(tmp_path / "own", backend="moto")
-    except Unavailable as error:
-        pytest.skip(str(error))
-    processes = emulation.processes()
-    try:
-        emulation.register_image(IMAGE)
-        account = Account(emulation)
-        instance = account.ready()
-        processes = emulation.processes()
-        account.command(instance, "setsid sleep 600 >/dev/null 2>&1 </dev/null &")
-        assert len(namespaces(emulation)) == 3, "this machine's, the router's, the host's"
-        assert unreachable(emulation), "for connections that come too late"
-    finally:
-        if end == "killed":
-            os.kill(processes[0].pid, signal.SIGKILL)
-            _, alive = psutil.wait_procs(processes, timeout=10)
-            assert not alive, "the kernel ends them"
-        else:
-            emulation.stop()
-    if end == "killed":
-        later = Emulation.start(tmp_path / "later", backend="moto")
-        later.stop()
-        assert not (tmp_path / "own" / "backend").exists()
-    emulation.assert_nothing_left()
-
-
-def namespaces(emulation: Emulation) -> set[str]:
-    """The networks in which processes of the emulation are."""
-    found = set()
-    for process in emulation.processes():
-        with contextlib.suppress(OSError):  # a command that has just ended
-            found.add(str(Path(f"/proc/{process.pid}/ns/net").readlink()))
-    return found
-
-
-def unreachable(emulation: Emulation) -> bool:
-    shown = subprocess.run(
-        ["ip", "route", "show", "type", "unreachable"], capture_output=True, text=True, check=True
-    )
-    return emulation.network in shown.stdout
-
-
-def test_two_emulations_have_networks_of_their_own(emulation: Emulation, tmp_path: Path) -> None:
-    other = Emulation.start(tmp_path / "other", backend="moto")
-    try:
-        assert other.network != emulation.network
-        other.register_image(IMAGE)
-        one = Account(other)
-        assert one.command(one.ready(), "true")[0] == 0
-        assert not emulation.hosts()
-    finally:
-        other.stop()

@@ -304,7 +304,7 @@ def test_the_lock_of_one_that_was_killed_is_broken(
 def test_the_lock_of_a_state_that_cannot_be_had_names_its_holder(
     host: Host, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workspace, "_FIRST_LOCK_TRIES", 2)
+    monkeypatch.setattr(workspace, "_LOCK_TRIES", 2)
     store.put(*_lock_object("new"))
     with pytest.raises(TerraformError, match=r"(?s)ID: +1111.*someone@elsewhere"):
         host().apply(tmp_path / "new", {"things": {}})

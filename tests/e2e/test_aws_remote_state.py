@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from emulation.client import Emulation, Fault
 from tango_cloud.orchestration.keys import client_key
 
 from ..aws import AwsDeployment, make_aws_deployment
+from ..waiting import wait_until
 
 PREFIX = "shared"
 OK = "all:\n\t@echo ran\n"
@@ -112,10 +112,7 @@ def test_what_one_killed_in_the_middle_leaves_is_removed_by_the_other(hosts: Hos
     # The instance exists, and Terraform goes on to wait for it.
     here.emulation.order(Fault("pending", delay=600))
     process = here.start("run", here.job("job", OK))
-    deadline = time.monotonic() + 60
-    while not here.instances():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(here.instances, 60)
     _kill(process.pid)
     process.communicate()
     shutil.rmtree(here.state)

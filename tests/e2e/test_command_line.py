@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ..deployment import EXAMPLES, Deployment
+from ..deployment import Deployment
+from ..waiting import wait_until
+from .main_job import run_main_job
 
 
 @pytest.mark.parametrize(
@@ -19,24 +21,7 @@ from ..deployment import EXAMPLES, Deployment
     ids=["best", "asyncssh"],
 )
 def test_the_main_job(deployment: Deployment) -> None:
-    names = ("c-calculator", "python-grader", "loud")
-    done = deployment.run("run", *(str(EXAMPLES / name) for name in names), "--json")
-    results = {row["job"]: row for row in json.loads(done.stdout)}
-    assert done.returncode == 1, done.stderr
-    assert {name: results[name]["status"] for name in names} == {
-        "c-calculator": "passed",
-        "python-grader": "failed",
-        "loud": "passed",
-    }
-    assert results["python-grader"]["exit_status"] == 2
-    assert len({row["machine"] for row in results.values()}) == 3
-    output = deployment.folder / "output"
-    assert (output / "c-calculator.txt").read_text().endswith("all tests passed\n")
-    assert '"palindrome": 25' in (output / "python-grader.txt").read_text()
-    loud = (output / "loud.txt").read_bytes()
-    assert loud.startswith(b"Autodriver: Job exited with status 0\n")
-    assert len(loud) > 5_000_000
-    assert loud.endswith(b"  200000: smallest factor 2\n")
+    run_main_job(deployment)
 
 
 def test_piped_results_are_one_plain_line_each(deployment: Deployment) -> None:
@@ -140,7 +125,7 @@ def test_interrupted_it_leaves_nothing(deployment: Deployment, number: signal.Si
 def test_interrupted_while_machines_are_made_it_leaves_nothing(deployment: Deployment) -> None:
     jobs = [deployment.sleeper(f"slow{n}")[0] for n in range(4)]
     process = deployment.start("run", *jobs)
-    _wait_for_a_wave(deployment)
+    wait_until(deployment.waves, 30, look=0.005)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=90)
     assert process.returncode == 130, told
@@ -248,7 +233,7 @@ def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment
     slow.chmod(0o755)
     deployment.environment["TANGO_CLOUD_TERRAFORM__BINARY"] = str(slow)
     process = deployment.start("run", deployment.sleeper("slow")[0])
-    _wait_for_a_wave(deployment)
+    wait_until(deployment.waves, 30, look=0.005)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
@@ -256,10 +241,3 @@ def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment
     assert process.returncode == 130
     assert "still there: tango-100000-local" in told
     assert deployment.run("destroy", "--all").returncode == 0
-
-
-def _wait_for_a_wave(deployment: Deployment) -> None:
-    deadline = time.monotonic() + 30
-    while not deployment.waves():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from pathlib import Path
 
 import psutil
 
 from ..deployment import Deployment
+from ..waiting import wait_until
 
 _VMMS = """
 import sys, types
@@ -66,9 +66,7 @@ def test_four_processes_asking_for_the_same_machines_get_the_same_machines(
 def test_a_process_killed_while_terraform_runs_is_stood_in_for(deployment: Deployment) -> None:
     """The machines of its wave become ready for another process, none of them twice."""
     first = deployment.python(_INITIALISE_AND_STAY)
-    deadline = time.monotonic() + 60
-    while not _applying(deployment) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: _applying(deployment), 60, look=0.005)
     first.kill()
     first.communicate()
     second = deployment.python(_WAIT)
@@ -84,9 +82,7 @@ def test_a_terraform_killed_with_its_process_leaves_nothing_unfound(
 ) -> None:
     """SIGKILL for both: what is running then is in no state, and only its tags tell of it."""
     first = deployment.python(_INITIALISE_AND_STAY)
-    deadline = time.monotonic() + 60
-    while len(deployment.instances()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_until(lambda: len(deployment.instances()) >= 2, 60, look=0.002)
     first.kill()
     for process in deployment.processes():
         with contextlib.suppress(psutil.Error):  # it may end by itself at any moment

@@ -10,6 +10,8 @@ from typing import cast
 import pytest
 
 from tango_cloud.core.ledger import Ledger
+from tango_cloud.core.lifecycle import State
+from tango_cloud.core.model import Machine, MachineKey, Shape
 from tango_cloud.orchestration.committer import Committer
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
@@ -22,6 +24,9 @@ from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 
 from .fakes import FakeCloud, FakeTransport
+
+KEY = MachineKey("prod", 1000, "local")
+SHAPE = Shape("fake.img")
 
 
 @dataclass
@@ -62,3 +67,36 @@ def rig(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     rig = build_rig(ledger, FakeCloud(), FakeTransport())
     yield rig
     rig.fleet.close()
+
+
+def request(rig: Rig, key: MachineKey = KEY) -> Machine:
+    return rig.fleet.request(key, "fake", SHAPE, 3600)
+
+
+def ready(rig: Rig, key: MachineKey = KEY) -> Machine:
+    request(rig, key)
+    return rig.fleet.wait(key, 10)
+
+
+def state_of(rig: Rig, machine: Machine) -> State:
+    now = rig.ledger.machines.get(machine.uid)
+    assert now is not None
+    return now.state
+
+
+def book(rig: Rig, key: MachineKey) -> Machine:
+    return rig.ledger.machines.request(key, "fake", SHAPE, 3600)[0]
+
+
+@pytest.fixture
+def aws_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No account of the person who runs the tests; gives the configuration file."""
+    path = tmp_path / "aws-config"
+    for name in ("REGION", "DEFAULT_REGION", "PROFILE", "ENDPOINT_URL", "SESSION_TOKEN"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return path

@@ -17,7 +17,8 @@ from tango_cloud.core.errors import (
     TangoCloudError,
     TerraformError,
 )
-from tango_cloud.providers.aws import AwsOptions, AwsProvider, errors
+from tango_cloud.core.settings import AwsSettings
+from tango_cloud.providers.aws import AwsProvider, errors
 
 Kind = type[TangoCloudError]
 
@@ -128,7 +129,7 @@ def test_what_terraform_says_without_a_code(text: str, kind: Kind) -> None:
 
 def test_a_failed_apply_is_classified_by_what_it_says_of_the_machine() -> None:
     failed = TerraformError(["terraform", "apply"], 1, "", [diagnostic("VcpuLimitExceeded")])
-    found = AwsProvider(AwsOptions("prod")).classify(failed)
+    found = AwsProvider(AwsSettings(), "prod").classify(failed)
     assert found.next_move is NextMove.NEXT_REGION
     assert found.__cause__ is failed
     assert str(found) == "VcpuLimitExceeded: no"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,28 +28,14 @@ from tango_cloud.core.model import (
     MachineKey,
     MachineRequest,
     Market,
-    Shape,
-    WaveState,
 )
 
-from .conftest import Rig, build_rig
+from .conftest import KEY, Rig, book, build_rig, ready, request, state_of
 from .fakes import FakeCloud, FakeSession
-
-KEY = MachineKey("prod", 1000, "local")
-SHAPE = Shape("fake.img")
-
-
-def _request(rig: Rig, key: MachineKey = KEY) -> Machine:
-    return rig.fleet.request(key, "fake", SHAPE, 3600)
-
-
-def _ready(rig: Rig, key: MachineKey = KEY) -> Machine:
-    _request(rig, key)
-    return rig.fleet.wait(key, 10)
 
 
 def test_a_machine_becomes_ready_and_its_bootstrap_key_is_replaced(rig: Rig) -> None:
-    machine = _ready(rig)
+    machine = ready(rig)
     assert machine.state is State.READY
     assert (machine.host_key, machine.host_key_next) == ("ssh-ed25519 fresh", "")
     assert rig.transport.activated == 1
@@ -61,19 +45,19 @@ def test_a_machine_becomes_ready_and_its_bootstrap_key_is_replaced(rig: Rig) -> 
 def test_a_burst_of_requests_costs_few_applies(rig: Rig) -> None:
     keys = [MachineKey("prod", 1000 + n, "local") for n in range(50)]
     with ThreadPoolExecutor(50) as pool:
-        list(pool.map(lambda key: _ready(rig, key), keys))
+        list(pool.map(lambda key: ready(rig, key), keys))
     assert sum(len(apply) for apply in rig.cloud.applies) == 50
     assert len(rig.cloud.applies) < 25
 
 
 def test_asking_twice_makes_one_machine(rig: Rig) -> None:
-    assert _request(rig).uid == _request(rig).uid
+    assert request(rig).uid == request(rig).uid
     rig.fleet.wait(KEY, 10)
     assert len(rig.cloud.alive) == 1
 
 
 def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig) -> None:
-    _request(rig)
+    request(rig)
     other = build_rig(rig.ledger, rig.cloud, rig.transport)
     machine = other.fleet.wait(KEY, 10)
     other.fleet.session(KEY).put([])
@@ -83,7 +67,7 @@ def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig) -> No
 
 
 def test_a_lost_machine_is_made_again_under_the_same_identity(rig: Rig) -> None:
-    first = _ready(rig)
+    first = ready(rig)
     rig.cloud.alive.clear()
     rig.transport.reachable = lambda endpoint: bool(rig.cloud.alive)
     second = rig.fleet.wait(KEY, 10)
@@ -93,14 +77,14 @@ def test_a_lost_machine_is_made_again_under_the_same_identity(rig: Rig) -> None:
 
 
 def test_a_machine_destroyed_by_another_is_made_again_by_wait(rig: Rig) -> None:
-    first = _ready(rig)
+    first = ready(rig)
     rig.fleet.destroy_and_wait(KEY, 10)
     assert rig.fleet.wait(KEY, 10).uid != first.uid
 
 
 def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Rig) -> None:
     rig.transport.reachable = lambda _: False
-    _request(rig)
+    request(rig)
     with pytest.raises(NotReadyInTime, match="SSH"):
         rig.fleet.wait(KEY, 0.3)
     assert len(rig.cloud.alive) == 1
@@ -108,7 +92,7 @@ def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Ri
 
 def test_a_wrong_host_key_fails_the_machine_for_good(rig: Rig) -> None:
     rig.transport.refuse = HostKeyMismatch("somebody else")
-    _request(rig)
+    request(rig)
     with pytest.raises(HostKeyMismatch):
         rig.fleet.wait(KEY, 10)
     rig.transport.refuse = None
@@ -117,21 +101,21 @@ def test_a_wrong_host_key_fails_the_machine_for_good(rig: Rig) -> None:
 
 
 def test_a_condemned_machine_is_not_handed_out_again_until_destroyed(rig: Rig) -> None:
-    _ready(rig)
+    ready(rig)
     rig.fleet.condemn(KEY, "a process cannot be killed")
     with pytest.raises(MachineDamaged):
         rig.fleet.wait(KEY, 10)
     with pytest.raises(MachineUnreachable):
         rig.fleet.session(KEY)
     rig.fleet.destroy_and_wait(KEY, 10)
-    _ready(rig)
+    ready(rig)
 
 
 def test_one_machines_failure_leaves_its_neighbours_alone(rig: Rig) -> None:
     rig.cloud.refuse = lambda request: ProvisioningError("bad disk") if request.key == KEY else None
     others = [MachineKey("prod", 2000 + n, "local") for n in range(3)]
     for key in (KEY, *others):
-        _request(rig, key)
+        request(rig, key)
     with pytest.raises(ProvisioningError, match="bad disk"):
         rig.fleet.wait(KEY, 10)
     for key in others:
@@ -143,13 +127,13 @@ def test_no_capacity_moves_on_to_the_next_offer(rig: Rig) -> None:
         return CapacityError("sold out") if request.offer.zone == "zone-0" else None
 
     rig.cloud.refuse = refuse
-    machine = _ready(rig)
+    machine = ready(rig)
     assert rig.cloud.alive[machine.instance_id].zone == "zone-1"
 
 
 def test_no_capacity_anywhere_is_a_failure_that_says_so(rig: Rig) -> None:
     rig.cloud.refuse = lambda _: CapacityError("sold out")
-    _request(rig)
+    request(rig)
     with pytest.raises(ProvisioningError, match="sold out"):
         rig.fleet.wait(KEY, 10)
     assert len(rig.cloud.applies) == 2
@@ -166,20 +150,20 @@ def test_a_used_up_quota_moves_on_to_another_market_not_to_another_zone(rig: Rig
         return QuotaError("no more vCPUs")
 
     rig.cloud.refuse = refuse
-    _ready(rig)
+    ready(rig)
     assert refused == ["zone-0"]
 
 
 def test_a_passing_fault_is_tried_again_and_then_given_up(rig: Rig) -> None:
     rig.cloud.apply_failure = ProviderUnavailable("500")
-    _request(rig)
+    request(rig)
     with pytest.raises(ProvisioningError, match="500"):
         rig.fleet.wait(KEY, 20)
     assert len(rig.cloud.applies) == 3
 
 
 def test_a_cloud_that_cannot_be_asked_is_never_read_as_empty(rig: Rig) -> None:
-    machine = _ready(rig)
+    machine = ready(rig)
     rig.cloud.unavailable = True
     rig.transport.reachable = lambda _: False
     with pytest.raises(ProviderUnavailable):
@@ -196,80 +180,6 @@ def test_a_cloud_that_cannot_be_asked_is_never_read_as_empty(rig: Rig) -> None:
     assert not rig.cloud.alive
 
 
-def test_destroying_asks_the_cloud_and_the_state_follows(rig: Rig) -> None:
-    keys = [MachineKey("prod", n, "local") for n in (1000, 1001)]
-    for key in keys:
-        _book(rig, key)  # both before anyone looks, so that one wave makes both
-    machines = [rig.fleet.wait(key, 10) for key in keys]
-    assert len({machine.wave for machine in machines}) == 1
-    rig.fleet.destroy_and_wait(keys[0], 10)
-    assert rig.cloud.terminated == [machines[0].instance_id]
-    # At once, or at the end of the wave's apply, when that has not quite ended yet.
-    _until(lambda: rig.cloud.forgotten == {machines[0].uid})
-    assert not rig.cloud.discarded
-    rig.fleet.destroy_and_wait(keys[1], 10)
-    _until(lambda: set(rig.cloud.discarded) == {machines[0].wave})
-
-
-def test_a_machine_that_shuts_down_slowly_is_looked_after_until_it_is_gone(rig: Rig) -> None:
-    machine = _ready(rig)
-    rig.cloud.slow.add(machine.instance_id)
-    rig.fleet.destroy(KEY)
-    _until(lambda: rig.cloud.terminated == [machine.instance_id])
-    assert _state(rig, machine) is State.DESTROYING
-    del rig.cloud.alive[machine.instance_id]
-    _until(lambda: _state(rig, machine) is State.GONE)
-    assert rig.cloud.terminated == [machine.instance_id], "asked once: it was shutting down"
-
-
-def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
-    finish = threading.Event()
-    rig.cloud.after_apply = lambda: finish.wait(10)
-    try:
-        machine = _ready(rig)
-        rig.fleet.destroy_and_wait(KEY, 5)
-        assert _state(rig, machine) is State.GONE
-        assert not rig.cloud.discarded, "Terraform holds the state"
-    finally:
-        finish.set()
-    _until(lambda: machine.wave in rig.cloud.discarded)
-
-
-def test_a_wave_that_ends_while_its_last_machine_is_removed_is_discarded(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its end does not see yet that the machine is gone, its removal not yet that it has ended."""
-    ended, removed = threading.Event(), threading.Event()
-    rig.cloud.after_apply = lambda: ended.wait(10)
-    machine = _ready(rig)
-    terminate = rig.cloud.terminate
-
-    def slowly(instance_ids: Iterable[str]) -> None:
-        terminate(instance_ids)
-        ended.set()
-        _until(lambda: _wave_state(rig, machine) is not WaveState.APPLYING)
-        removed.set()
-
-    monkeypatch.setattr(rig.cloud, "terminate", slowly)
-    rig.fleet.destroy_and_wait(KEY, 10)
-    assert removed.is_set()
-    _until(lambda: machine.wave in rig.cloud.discarded)
-
-
-def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
-    applying, create = threading.Event(), threading.Event()
-    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
-    try:
-        machine = _request(rig)
-        assert applying.wait(10)
-        with pytest.raises(NotGoneInTime):
-            rig.fleet.destroy_and_wait(KEY, 0.3)
-    finally:
-        create.set()
-    _until(lambda: _state(rig, machine) is State.GONE)
-    assert not rig.cloud.alive
-
-
 def test_a_machine_that_the_cloud_shows_is_kept_whatever_terraform_says(rig: Rig) -> None:
     """Terraform gave up asking about it, say; it may run a job by now."""
 
@@ -278,7 +188,7 @@ def test_a_machine_that_the_cloud_shows_is_kept_whatever_terraform_says(rig: Rig
         return ProvisioningError("could not be read back")
 
     rig.cloud.refuse = refuse
-    machine = _ready(rig)
+    machine = ready(rig)
     assert machine.attempt == 0
     assert not rig.cloud.terminated
 
@@ -290,48 +200,20 @@ def test_a_failed_apply_with_a_listing_that_fails_loses_and_destroys_nothing(rig
         return ProviderUnavailable("the cloud is away")
 
     rig.cloud.refuse = refuse
-    machine = _request(rig)
+    machine = request(rig)
     with pytest.raises(NotReadyInTime, match="the cloud to answer"):
         rig.fleet.wait(KEY, 0.5)
-    assert _state(rig, machine) is State.CREATING
+    assert state_of(rig, machine) is State.CREATING
     rig.cloud.unavailable = False
     assert rig.fleet.wait(KEY, 10).uid == machine.uid
     assert not rig.cloud.terminated
 
 
-def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
-    machine = _ready(rig)
-    rig.cloud.immortal.add(machine.instance_id)
-    with pytest.raises(NotGoneInTime, match="stays on the books"):
-        rig.fleet.destroy_and_wait(KEY, 0.5)
-    assert [entry.state for entry in rig.fleet.entries()] == [State.DESTROYING]
-
-
-def test_destroying_the_unknown_is_success(rig: Rig) -> None:
-    rig.fleet.destroy_and_wait(KEY, 1)
-
-
-def test_an_orphan_of_the_same_identity_is_destroyed_too(rig: Rig) -> None:
-    machine = _ready(rig)
-    rig.ledger.machines.move(machine.uid, State.GONE)
-    assert [entry.state for entry in rig.fleet.entries()] == ["orphan"]
-    assert rig.fleet.exists(KEY)
-    rig.fleet.destroy_and_wait(KEY, 10)
-    assert not rig.cloud.alive
-
-
-def test_an_intent_destroyed_before_its_wave_makes_no_machine(rig: Rig) -> None:
-    rig.ledger.machines.request(KEY, "fake", SHAPE, 60)
-    rig.fleet.destroy_and_wait(KEY, 10)
-    assert not rig.cloud.alive
-    assert not any(rig.cloud.applies)
-
-
 def test_deployments_never_see_each_other(rig: Rig) -> None:
-    _ready(rig)
+    ready(rig)
     other = build_rig(rig.ledger, rig.cloud, rig.transport, deployment="prod-2")
     twin = MachineKey("prod-2", 1000, "local")
-    _ready(other, twin)
+    ready(other, twin)
     assert [e.key for e in rig.fleet.entries()] == [KEY]
     assert [e.key for e in other.fleet.entries()] == [twin]
     rig.fleet.destroy_and_wait(KEY, 10)
@@ -349,13 +231,13 @@ def test_waiting_for_what_was_never_asked_for_is_an_error(rig: Rig) -> None:
 def test_a_wait_can_be_given_up(rig: Rig) -> None:
     stop = threading.Event()
     stop.set()
-    _request(rig)
+    request(rig)
     with pytest.raises(Cancelled):
         rig.fleet.wait(KEY, 60, stop)
 
 
 def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
-    kept, missing = (_book(rig, MachineKey("prod", n, "local")) for n in (1, 2))
+    kept, missing = (book(rig, MachineKey("prod", n, "local")) for n in (1, 2))
     rig.ledger.machines.claim("prod", "fake", "wave1", "dead-owner")
     rig.ledger.machines.record(kept.uid, host_key="ssh-ed25519 boot")
     _give(rig.cloud, kept)
@@ -367,7 +249,7 @@ def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
 
 
 def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
-    machine = _book(rig, KEY)
+    machine = book(rig, KEY)
     rig.ledger.owners.register("alive")
     rig.ledger.machines.claim("prod", "fake", "wave1", "alive")
     with pytest.raises(NotReadyInTime):
@@ -375,29 +257,6 @@ def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
     now = rig.ledger.machines.get(machine.uid)
     assert now is not None
     assert now.state is State.CREATING
-
-
-def _state(rig: Rig, machine: Machine) -> State:
-    now = rig.ledger.machines.get(machine.uid)
-    assert now is not None
-    return now.state
-
-
-def _wave_state(rig: Rig, machine: Machine) -> WaveState:
-    wave = rig.ledger.waves.get(machine.wave)
-    assert wave is not None
-    return wave.state
-
-
-def _until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _book(rig: Rig, key: MachineKey) -> Machine:
-    return rig.ledger.machines.request(key, "fake", SHAPE, 3600)[0]
 
 
 def _give(cloud: FakeCloud, machine: Machine) -> None:
@@ -420,7 +279,7 @@ def test_a_machine_that_vanishes_as_soon_as_it_is_made_is_made_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tango_cloud.orchestration.readiness._UNSEEN_SECONDS", 0.0)
-    machine = _book(rig, KEY)
+    machine = book(rig, KEY)
     rig.ledger.machines.claim("prod", "fake", "wave1", "somebody")
     rig.ledger.waves.applied("wave1")
     assert rig.fleet.wait(KEY, 10).uid != machine.uid
@@ -430,7 +289,7 @@ def test_a_key_replaced_by_another_process_meanwhile_is_no_mismatch(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was read with the bootstrap key, and connected to when the other had just replaced it."""
-    machine = _request(rig)
+    machine = request(rig)
     connect = rig.transport.connect
 
     def replaced_meanwhile(endpoint: Endpoint, timeout: float) -> FakeSession:
@@ -440,11 +299,3 @@ def test_a_key_replaced_by_another_process_meanwhile_is_no_mismatch(
 
     monkeypatch.setattr(rig.transport, "connect", replaced_meanwhile)
     assert rig.fleet.wait(KEY, 10).uid == machine.uid
-
-
-def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
-    machine = _ready(rig)
-    rig.cloud.immortal.add(machine.instance_id)
-    with pytest.raises(NotGoneInTime):
-        rig.fleet.destroy_and_wait(KEY, 0.6)
-    assert len(rig.cloud.terminated) <= 6

@@ -6,12 +6,11 @@ import datetime as dt
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+from tango_cloud.core.settings import AwsSettings
 from tango_cloud.providers import cloud_init
 from tango_cloud.providers.aws import errors, network
 from tango_cloud.providers.aws.catalogue import Catalogue
@@ -32,50 +31,38 @@ _NAME_LENGTH = 256
 _NOT_IN_NAMES = re.compile(r"[^\w .:/=+@-]")
 
 
-@dataclass(frozen=True, slots=True)
-class AwsOptions:
-    """See `AwsSettings`. `deployment` is whose permissions `diagnose` asks about; `lifetime` is the
-    longest that a machine may live."""
-
-    deployment: str
-    region: str | None = None
-    profile: str | None = None
-    zones: tuple[str, ...] = ()
-    instance_types: tuple[str, ...] = ("t3*", "m*")
-    markets: tuple[str, ...] = ("on-demand",)
-    image_owners: tuple[str, ...] = ("self",)
-    network_cidr: str = "10.87.0.0/20"
-    vpc_id: str | None = None
-    subnet_ids: tuple[str, ...] = ()
-    ssh_from: tuple[str, ...] = ()
-    public_address: bool = False
-    reach: Path | None = None
-    lifetime: dt.timedelta = field(default=dt.timedelta(days=1))
-
-
 class AwsProvider:
     """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads.
 
-    Nothing is asked before the first question: then ConfigurationError or AuthenticationError say
-    what the AWS configuration lacks.
+    `deployment` is whose permissions `diagnose` asks about, `lifetime` the longest that a machine
+    may live. Nothing is asked before the first question: then ConfigurationError or
+    AuthenticationError say what the AWS configuration lacks.
     """
 
-    def __init__(self, options: AwsOptions, clients: Clients | None = None) -> None:
-        self._options = options
-        self._clients = clients or Clients(options.region, options.profile)
-        self._images = Images(self._clients, options.image_owners)
+    def __init__(
+        self,
+        settings: AwsSettings,
+        deployment: str,
+        *,
+        lifetime: dt.timedelta = dt.timedelta(days=1),
+        clients: Clients | None = None,
+    ) -> None:
+        self._settings = settings
+        self._deployment = deployment
+        self._clients = clients or Clients(settings.region, settings.profile)
+        self._images = Images(self._clients, settings.image_owners)
         self._catalogue = Catalogue(
             self._clients,
-            patterns=options.instance_types,
-            markets=options.markets,
-            zones=options.zones,
-            subnet_ids=options.subnet_ids,
+            patterns=settings.instance_types,
+            markets=settings.markets,
+            zones=settings.zones,
+            subnet_ids=settings.subnet_ids,
         )
         self._inventory = Ec2Inventory(
             self._clients,
-            public=options.public_address,
-            reach=options.reach,
-            lifetime=options.lifetime,
+            public=settings.public_address,
+            reach=settings.reach,
+            lifetime=lifetime,
         )
 
     @property
@@ -92,7 +79,7 @@ class AwsProvider:
 
     @property
     def compress(self) -> bool:
-        return self._options.public_address
+        return self._settings.public_address
 
     @property
     def sudo(self) -> bool:
@@ -112,15 +99,15 @@ class AwsProvider:
 
     def envelope_variables(self, deployment: str) -> Mapping[str, object]:
         """Raises ConfigurationError when it cannot be told who may reach the machines."""
-        options = self._options
-        existing = {"vpc_id": options.vpc_id, "subnet_ids": list(options.subnet_ids)}
+        settings = self._settings
+        existing = {"vpc_id": settings.vpc_id, "subnet_ids": list(settings.subnet_ids)}
         return {
             "deployment": tags.encode(deployment),
-            "network_cidr": options.network_cidr,
-            "zones": list(options.zones),
-            "network": existing if options.vpc_id else None,
-            "ssh_from": list(network.ssh_from(options.ssh_from)),
-            "public_address": options.public_address,
+            "network_cidr": settings.network_cidr,
+            "zones": list(settings.zones),
+            "network": existing if settings.vpc_id else None,
+            "ssh_from": list(network.ssh_from(settings.ssh_from)),
+            "public_address": settings.public_address,
         }
 
     def user_data(self, bootstrap: Bootstrap) -> str:
@@ -164,23 +151,23 @@ class AwsProvider:
         return ()
 
     def diagnose(self) -> Sequence[Check]:
-        options = self._options
+        settings = self._settings
         return Diagnosis(
             self._clients.hasty(),
-            deployment=options.deployment,
+            deployment=self._deployment,
             images=self._images,
             offers=lambda: self.offers(Shape("")),
-            spot="spot" in options.markets,
-            ssh_from=options.ssh_from,
+            spot="spot" in settings.markets,
+            ssh_from=settings.ssh_from,
             way=self._way(),
         ).checks()
 
     def _way(self) -> str:
         """How machines are reached, in words."""
-        if self._options.public_address:
+        if self._settings.public_address:
             return "machines have public addresses"
-        if self._options.vpc_id:
-            return f"machines have private addresses in {self._options.vpc_id}"
+        if self._settings.vpc_id:
+            return f"machines have private addresses in {self._settings.vpc_id}"
         return (
             "machines have private addresses in a network of their own, which this host reaches by "
             "peering or a VPN only: else set aws.vpc_id, or aws.public_address"

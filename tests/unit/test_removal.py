@@ -1,0 +1,131 @@
+"""What goes: asked of the cloud first, the state follows, and nothing is given up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import pytest
+
+from tango_cloud.core.errors import NotGoneInTime
+from tango_cloud.core.lifecycle import State
+from tango_cloud.core.model import Machine, MachineKey, WaveState
+
+from ..waiting import wait_until
+from .conftest import KEY, SHAPE, Rig, book, ready, request, state_of
+
+
+def test_destroying_asks_the_cloud_and_the_state_follows(rig: Rig) -> None:
+    keys = [MachineKey("prod", n, "local") for n in (1000, 1001)]
+    for key in keys:
+        book(rig, key)  # both before anyone looks, so that one wave makes both
+    machines = [rig.fleet.wait(key, 10) for key in keys]
+    assert len({machine.wave for machine in machines}) == 1
+    rig.fleet.destroy_and_wait(keys[0], 10)
+    assert rig.cloud.terminated == [machines[0].instance_id]
+    # At once, or at the end of the wave's apply, when that has not quite ended yet.
+    wait_until(lambda: rig.cloud.forgotten == {machines[0].uid})
+    assert not rig.cloud.discarded
+    rig.fleet.destroy_and_wait(keys[1], 10)
+    wait_until(lambda: set(rig.cloud.discarded) == {machines[0].wave})
+
+
+def test_a_machine_that_shuts_down_slowly_is_looked_after_until_it_is_gone(rig: Rig) -> None:
+    machine = ready(rig)
+    rig.cloud.slow.add(machine.instance_id)
+    rig.fleet.destroy(KEY)
+    wait_until(lambda: rig.cloud.terminated == [machine.instance_id])
+    assert state_of(rig, machine) is State.DESTROYING
+    del rig.cloud.alive[machine.instance_id]
+    wait_until(lambda: state_of(rig, machine) is State.GONE)
+    assert rig.cloud.terminated == [machine.instance_id], "asked once: it was shutting down"
+
+
+def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
+    finish = threading.Event()
+    rig.cloud.after_apply = lambda: finish.wait(10)
+    try:
+        machine = ready(rig)
+        rig.fleet.destroy_and_wait(KEY, 5)
+        assert state_of(rig, machine) is State.GONE
+        assert not rig.cloud.discarded, "Terraform holds the state"
+    finally:
+        finish.set()
+    wait_until(lambda: machine.wave in rig.cloud.discarded)
+
+
+def test_a_wave_that_ends_while_its_last_machine_is_removed_is_discarded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end does not see yet that the machine is gone, its removal not yet that it has ended."""
+    ended, removed = threading.Event(), threading.Event()
+    rig.cloud.after_apply = lambda: ended.wait(10)
+    machine = ready(rig)
+    terminate = rig.cloud.terminate
+
+    def slowly(instance_ids: Iterable[str]) -> None:
+        terminate(instance_ids)
+        ended.set()
+        wait_until(lambda: _wave_state(rig, machine) is not WaveState.APPLYING)
+        removed.set()
+
+    monkeypatch.setattr(rig.cloud, "terminate", slowly)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert removed.is_set()
+    wait_until(lambda: machine.wave in rig.cloud.discarded)
+
+
+def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
+    applying, create = threading.Event(), threading.Event()
+    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
+    try:
+        machine = request(rig)
+        assert applying.wait(10)
+        with pytest.raises(NotGoneInTime):
+            rig.fleet.destroy_and_wait(KEY, 0.3)
+    finally:
+        create.set()
+    wait_until(lambda: state_of(rig, machine) is State.GONE)
+    assert not rig.cloud.alive
+
+
+def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
+    machine = ready(rig)
+    rig.cloud.immortal.add(machine.instance_id)
+    with pytest.raises(NotGoneInTime, match="stays on the books"):
+        rig.fleet.destroy_and_wait(KEY, 0.5)
+    assert [entry.state for entry in rig.fleet.entries()] == [State.DESTROYING]
+
+
+def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
+    machine = ready(rig)
+    rig.cloud.immortal.add(machine.instance_id)
+    with pytest.raises(NotGoneInTime):
+        rig.fleet.destroy_and_wait(KEY, 0.6)
+    assert len(rig.cloud.terminated) <= 6
+
+
+def test_destroying_the_unknown_is_success(rig: Rig) -> None:
+    rig.fleet.destroy_and_wait(KEY, 1)
+
+
+def test_an_orphan_of_the_same_identity_is_destroyed_too(rig: Rig) -> None:
+    machine = ready(rig)
+    rig.ledger.machines.move(machine.uid, State.GONE)
+    assert [entry.state for entry in rig.fleet.entries()] == ["orphan"]
+    assert rig.fleet.exists(KEY)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.cloud.alive
+
+
+def test_an_intent_destroyed_before_its_wave_makes_no_machine(rig: Rig) -> None:
+    rig.ledger.machines.request(KEY, "fake", SHAPE, 60)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.cloud.alive
+    assert not any(rig.cloud.applies)
+
+
+def _wave_state(rig: Rig, machine: Machine) -> WaveState:
+    wave = rig.ledger.waves.get(machine.wave)
+    assert wave is not None
+    return wave.state
