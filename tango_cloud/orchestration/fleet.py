@@ -212,7 +212,11 @@ class Fleet:
         if machine is None:
             self._terminate_orphans(key)
             return
-        self._ledger.machines.move(machine.uid, State.DESTROYING, Reason.RELEASED)
+        machines = self._ledger.machines
+        # As the move leaves it: since it was looked up a wave may have claimed it, which then may
+        # yet make it.
+        moved = machines.move(machine.uid, State.DESTROYING, Reason.RELEASED)
+        machine = moved or machines.get(machine.uid) or machine
         self._connections.close(machine.uid)
         self._committer.remove(machine)
 

@@ -89,6 +89,32 @@ def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
     assert not rig.cloud.alive
 
 
+def test_a_machine_claimed_by_a_wave_just_before_it_is_destroyed_is_not_called_gone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applying, create = threading.Event(), threading.Event()
+    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
+    intent = book(rig, KEY)
+    live = rig.ledger.machines.live
+
+    def overtaken(key: MachineKey) -> Machine | None:
+        found = live(key)
+        rig.committer.kick_creation()
+        assert applying.wait(10)
+        return found
+
+    monkeypatch.setattr(rig.ledger.machines, "live", overtaken)
+    rig.fleet.destroy(KEY)
+    monkeypatch.undo()
+    try:
+        with pytest.raises(NotGoneInTime):
+            rig.fleet.destroy_and_wait(KEY, 0.3)
+    finally:
+        create.set()
+    wait_until(lambda: state_of(rig, intent) is State.GONE)
+    assert not rig.cloud.alive
+
+
 def test_an_instance_that_will_not_die_stays_on_the_books(rig: Rig) -> None:
     machine = ready(rig)
     rig.cloud.immortal.add(machine.instance_id)
