@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from emulation.client import Emulation, Unavailable
 
 from tango_cloud.core import tags
 
-from .deployment import Deployment, make_deployment
+from .deployment import Deployment, leaving_nothing, make_deployment
+from .waiting import wait_until
 
 IMAGE = "course.img"
 """The image that every emulated cloud of the tests has."""
@@ -49,6 +51,20 @@ class AwsDeployment(Deployment):
     def terminate(self, instance_id: str) -> None:
         """As if by somebody else."""
         self.emulation.client().terminate_instances(InstanceIds=[instance_id])
+
+    def clean(self) -> None:
+        """Without its envelope, which the next may use."""
+        self.kill()
+        if not (self.instances() or self.waves()):
+            return
+        self.emulation.clear()
+        for instance_id in self.instances():
+            self.terminate(instance_id)
+        wait_until(lambda: not self.instances(), 60)
+        for folder in self.waves():
+            shutil.rmtree(folder)
+        for file in self.state.glob("ledger.sqlite3*"):
+            file.unlink()
 
 
 def make_aws_deployment(
@@ -88,8 +104,19 @@ def emulation(running_emulation: Emulation) -> Iterator[Emulation]:
 
 @pytest.fixture(scope="session")
 def aws_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder that deployments share: Terraform initialised, envelopes applied."""
+    """A state folder that deployments share: Terraform initialised, the envelope applied."""
     return tmp_path_factory.mktemp("aws-state")
+
+
+@pytest.fixture
+def aws(
+    emulation: Emulation, aws_state: Path, aws_network: dict[str, str], tmp_path: Path
+) -> Iterator[AwsDeployment]:
+    """A deployment that must leave nothing but its envelope, which the next one finds."""
+    deployment = make_aws_deployment(tmp_path, emulation, aws_state, "tango", **aws_network)
+    with leaving_nothing(deployment):
+        yield deployment
+        emulation.clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,6 +144,26 @@ class Deployment:
         assert not self.waves()
         assert not self.work_folders()
 
+    def kill(self) -> None:
+        """By the pids found, never by name."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+
+    def clean(self) -> None:
+        self.kill()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def leaving_nothing(deployment: Deployment) -> Iterator[None]:
+    """It must leave nothing. What a failed test does leave goes, for the sake of the next."""
+    try:
+        yield
+        deployment.assert_nothing_left()
+    finally:
+        deployment.clean()
+
 
 def make_deployment(folder: Path, **more: str) -> Deployment:
     environment = {
@@ -166,13 +188,3 @@ def _tells(process: psutil.Process, mark: str) -> bool:
     except (psutil.Error, OSError):  # a working directory may be deeper than a path may be long
         return False
     return any(mark in text for text in told)
-
-
-def clean(deployment: Deployment) -> None:
-    """After a failed test too: by the pids found, never by name."""
-    for process in deployment.processes():
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.Error:
-            continue
-    shutil.rmtree(deployment.state, ignore_errors=True)

@@ -55,6 +55,7 @@ class Stacks:
         self._folder = folder
         self._sites = sites
         self._cancel = threading.Event()
+        self._unwanted: dict[str, threading.Event] = {}
         self._lock = threading.RLock()
         self._made: Workspaces | None = None
         self._envelopes: dict[str, object] = {}
@@ -84,21 +85,27 @@ class Stacks:
         account = _Account(site.machine_resource, on_created)
         failure: TerraformError | None = None
         workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
+        unwanted = self._unwanted[wave] = threading.Event()
         try:
             workspace.apply(
                 folder,
                 inputs,
                 {"user_data": {request.uid: request.user_data for request in requests}},
                 parallelism=self._settings.wave.parallelism,
-                controls=Controls(on_event=account.take, on_start=on_start, cancel=self._cancel),
+                controls=Controls(
+                    on_event=account.take,
+                    on_start=on_start,
+                    cancelled=lambda: self._cancel.is_set() or unwanted.is_set(),
+                ),
             )
         except TerraformError as error:
             failure = error
         finally:
+            del self._unwanted[wave]
             if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
                 shutil.rmtree(folder, ignore_errors=True)
         report = account.report(failure)
-        if failure is not None and not report.created:
+        if failure is not None and not report.created and not unwanted.is_set():
             self._doubt_envelope(site, failure)
         return report
 
@@ -140,6 +147,12 @@ class Stacks:
         """Interrupt every apply of this process, now and from now on. Removals go on."""
         self._cancel.set()
 
+    def interrupt(self, wave: str) -> None:
+        """Interrupt the apply of one wave, if it is this process': nobody needs its end."""
+        unwanted = self._unwanted.get(wave)
+        if unwanted is not None:
+            unwanted.set()
+
     def _envelope_folder(self, provider: Provider) -> Path:
         folder = self._folder / "envelope" / provider.name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -164,7 +177,7 @@ class Stacks:
             return json.loads(output.read_text())
         output.unlink(missing_ok=True)
         result = self._workspace(provider, "envelope").apply(
-            folder, inputs, refresh=True, controls=Controls(cancel=self._cancel)
+            folder, inputs, refresh=True, controls=Controls(cancelled=self._cancel.is_set)
         )
         envelope = result.outputs["envelope"]
         output.write_text(json.dumps(envelope))

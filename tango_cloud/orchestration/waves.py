@@ -152,6 +152,9 @@ class Waves:
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
             self._signals.forget(uid)
+        if applying and gone and self._all_gone(wave):
+            # On EC2 it would look at what it has made for ten seconds more, at the least.
+            self._stacks.interrupt(wave)
         if applying and not self._is_applying(wave):
             # It ended meanwhile, perhaps before it could see that these are gone.
             dropped = self._forget(wave, provider, gone)
@@ -303,6 +306,9 @@ class Waves:
             # The machines are gone, which is what counts: nobody applies this state again.
             log.warning("wave %s: its state still names %d gone: %s", wave, len(gone), error)
         return last
+
+    def _all_gone(self, wave: str) -> bool:
+        return all(machine.state is State.GONE for machine in self._ledger.machines.of_wave(wave))
 
     def _is_applying(self, wave: str) -> bool:
         found = self._ledger.waves.get(wave) if wave else None

@@ -48,11 +48,10 @@ def apply(
     var_files: Sequence[Path],
     *,
     parallelism: int,
-    targets: Sequence[str] = (),
     destroy: bool = False,
     refresh: bool = False,
 ) -> list[str]:
-    """Apply (or, with `destroy`, remove) everything, or only `targets` and what depends on them.
+    """Apply, or with `destroy` remove, everything.
 
     Machines go without a refresh: what exists is told by the inventory, and asking the cloud costs
     one call per resource. No backup of the state is left beside it. `state` None: the backend's.
@@ -68,7 +67,6 @@ def apply(
         parallelism=parallelism,
         **_in_file(state, backup="-"),
         var_file=[str(file) for file in var_files],
-        target=list(targets),
     )
 
 

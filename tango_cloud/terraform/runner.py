@@ -8,7 +8,6 @@ import selectors
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +35,13 @@ class Controls:
     """How a caller follows and ends a command.
 
     `on_start` is told the pid before anything else happens, `on_event` each event as it comes (both
-    from the calling thread). Setting `cancel` interrupts; so does `timeout` (seconds, None: the
-    runner's).
+    from the calling thread). It is interrupted soon after `cancelled` says so, which is asked from
+    time to time, or after `timeout` (seconds, None: the runner's).
     """
 
     on_event: OnEvent | None = None
     on_start: OnStart | None = None
-    cancel: threading.Event | None = None
+    cancelled: Callable[[], bool] | None = None
     timeout: float | None = None
 
 
@@ -127,7 +126,7 @@ class _Watch:
     ) -> None:
         self._process = process
         self._on_event = controls.on_event
-        self._cancel = controls.cancel
+        self._cancelled = controls.cancelled
         self._grace = grace
         self._timeout = timeout if controls.timeout is None else controls.timeout
         self._deadline = time.monotonic() + self._timeout
@@ -187,7 +186,7 @@ class _Watch:
         if self._kill_at is not None:
             if now >= self._kill_at:
                 self._signal_group()
-        elif self._cancel is not None and self._cancel.is_set():
+        elif self._cancelled is not None and self._cancelled():
             self.interrupt("cancelled")
         elif now >= self._deadline:
             self.interrupt(f"still running after {self._timeout:.0f} s")

@@ -83,16 +83,14 @@ class Workspace:
     def destroy(
         self,
         stack: Path,
-        targets: Sequence[str] = (),
         *,
         parallelism: int = _DEFAULT_PARALLELISM,
         refresh: bool = False,
         controls: Controls | None = None,
     ) -> Result:
-        """Remove `targets` (resource addresses), or everything, with the inputs of the last apply.
+        """Remove everything, with the inputs of the last apply, which must be on this host.
 
-        What is not in the state is success, also when there is no state at all. The inputs must be
-        on this host.
+        What is not in the state is success, also when there is no state at all.
         """
         if not self._exists(stack):
             return Result("")
@@ -100,7 +98,6 @@ class Workspace:
             self._state(stack),
             [stack / INPUTS],
             parallelism=parallelism,
-            targets=targets,
             destroy=True,
             refresh=refresh,
         )

@@ -137,7 +137,7 @@ class Cloud:
                 },
                 {"user_data": {request.uid: request.user_data for request in requests}},
                 parallelism=max(count, 1),
-                controls=Controls(on_event=on_event, cancel=cancel),
+                controls=Controls(on_event=on_event, cancelled=cancel.is_set),
             )
         except TerraformError as error:
             made.failure = error
@@ -148,15 +148,13 @@ class Cloud:
         with ThreadPoolExecutor(len(deployments)) as pool:
             return list(pool.map(lambda deployment: self.wave(deployment, 1), deployments))
 
-    def destroy(self, wave: Wave, uids: Collection[str] | None = None) -> None:
-        """By Terraform: these machines of the wave, or all."""
-        targets = [
-            command.address(self.provider.machine_resource, uid)
-            for uid in wave.uids
-            if uid in (uids or ())
-        ]
-        if uids is None or targets:
-            self._open().destroy(wave.stack, targets, parallelism=max(len(wave.uids), 1))
+    def destroy(self, wave: Wave) -> None:
+        """By Terraform."""
+        self._open().destroy(wave.stack, parallelism=max(len(wave.uids), 1))
+
+    def forget(self, wave: Wave, uids: Collection[str]) -> None:
+        resource = self.provider.machine_resource
+        self._open().forget(wave.stack, [command.address(resource, uid) for uid in uids])
 
     def resources(self, wave: Wave) -> Sequence[str]:
         return self._open().resources(wave.stack)
@@ -241,9 +239,19 @@ class ProviderContract:
             assert abs(instance.expires - request.expires) < dt.timedelta(seconds=1)
             assert abs(instance.created - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=5)
             assert outputs[request.uid]["instance_id"] == instance.instance_id
+        secret = [keys.private.splitlines()[2] for keys in wave.host_keys.values()]
+        kept = [path.read_text() for path in wave.stack.rglob("*") if path.is_file()]
+        assert kept
+        assert not [text for text in kept for line in secret if line in text]
 
-    def test_deployments_see_their_own_and_nothing_else(self, cloud: Cloud) -> None:
-        for wave in cloud.waves("prod", "prod-2", "pro", "Prod"):
+    def test_waves_do_not_wait_for_each_other_and_deployments_see_their_own(
+        self, cloud: Cloud
+    ) -> None:
+        first, *others = cloud.waves("prod", "prod", "prod-2", "pro", "Prod")
+        assert set(first.uids) < set(cloud.listed("prod"))
+        cloud.destroy(first)
+        cloud.wait_until("prod", others[0].uids)
+        for wave in others:
             assert wave.failure is None, wave.deployment
             assert set(cloud.listed(wave.deployment)) == set(wave.uids), wave.deployment
         assert cloud.listed("prod-") == {}
@@ -260,30 +268,23 @@ class ProviderContract:
         assert set(cloud.listed("prod")) == set(wave.uids) - {bad}
         assert isinstance(cloud.provider.classify(wave.failure), TangoCloudError)
         # What is removed next is what was claimed, the bad one too.
-        cloud.destroy(wave, wave.uids)
-        cloud.wait_until("prod", ())
-        assert cloud.resources(wave) == []
-
-    def test_destroy_by_target_leaves_the_neighbours_alone(self, cloud: Cloud) -> None:
-        wave = cloud.wave("prod", 3)
-        before = cloud.listed("prod")
-        cloud.destroy(wave, wave.uids[:1])
-        cloud.wait_until("prod", wave.uids[1:])
-        after = cloud.listed("prod")
-        assert after == {uid: before[uid] for uid in wave.uids[1:]}
-        assert cloud.resources(wave) == sorted(
-            command.address(cloud.provider.machine_resource, uid) for uid in wave.uids[1:]
-        )
-        cloud.destroy(wave, wave.uids[:2])
         cloud.destroy(wave)
         cloud.wait_until("prod", ())
         assert cloud.resources(wave) == []
 
-    def test_terminate_is_direct_and_idempotent(self, cloud: Cloud) -> None:
+    def test_terminate_is_direct_and_idempotent_and_leaves_the_neighbours_alone(
+        self, cloud: Cloud
+    ) -> None:
         wave = cloud.wave("prod", 3)
-        ids = [cloud.listed("prod")[uid].instance_id for uid in wave.uids]
+        before = cloud.listed("prod")
+        ids = [before[uid].instance_id for uid in wave.uids]
         cloud.provider.terminate([ids[0], ids[0]])
         cloud.wait_until("prod", wave.uids[1:])
+        assert cloud.listed("prod") == {uid: before[uid] for uid in wave.uids[1:]}
+        cloud.forget(wave, wave.uids[:1])
+        assert cloud.resources(wave) == sorted(
+            command.address(cloud.provider.machine_resource, uid) for uid in wave.uids[1:]
+        )
         cloud.provider.terminate(ids)
         cloud.provider.terminate(ids)
         cloud.wait_until("prod", ())
@@ -292,25 +293,13 @@ class ProviderContract:
         cloud.destroy(wave)
         assert cloud.resources(wave) == []
 
-    def test_waves_do_not_wait_for_each_other(self, cloud: Cloud) -> None:
-        first, second = cloud.waves("prod", "prod")
-        cloud.destroy(first)
-        cloud.wait_until("prod", second.uids)
-
     def test_an_interrupted_wave_is_removed_like_any_other(self, cloud: Cloud) -> None:
         wave = cloud.wave("prod", 8, interrupt=True)
         assert set(cloud.listed("prod")) <= set(wave.uids)
-        cloud.destroy(wave, wave.uids)
+        cloud.destroy(wave)
         cloud.provider.terminate(i.instance_id for i in cloud.listed("prod").values())
         cloud.wait_until("prod", ())
         assert cloud.resources(wave) == []
-
-    def test_no_secret_is_in_a_state(self, cloud: Cloud) -> None:
-        wave = cloud.wave("prod", 1)
-        secret = wave.host_keys[wave.uids[0]].private.splitlines()[2]
-        files = [path for path in wave.stack.rglob("*") if path.is_file()]
-        assert files
-        assert not [path for path in files if secret in path.read_text()]
 
     def test_an_image_that_is_not_there_is_refused(self, cloud: Cloud) -> None:
         with pytest.raises(ConfigurationError, match="image"):
@@ -324,12 +313,6 @@ class ProviderContract:
     def test_an_expired_machine_ends_although_none_of_us_lives(self, cloud: Cloud) -> None:
         wave = cloud.wave("prod", 1, life=cloud.brief)
         assert wave.failure is None
-        cloud.wait_until("prod", ())
-
-    def test_a_machine_that_is_no_longer_there_is_no_error(self, cloud: Cloud) -> None:
-        wave = cloud.wave("prod", 2)
-        cloud.provider.terminate([cloud.listed("prod")[wave.uids[0]].instance_id])
-        cloud.destroy(wave, wave.uids)
         cloud.wait_until("prod", ())
 
 

@@ -10,11 +10,10 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-from emulation.client import Emulation, Fault
+from emulation.client import Fault
 
 from tango_cloud.api import Cloud
 from tango_cloud.core.errors import (
@@ -25,20 +24,10 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.core.lifecycle import State
 
-from ..aws import AwsDeployment, make_aws_deployment
+from ..aws import AwsDeployment
 from ..waiting import wait_until
 
 OK = "all:\n\t@echo ran\n"
-
-
-@pytest.fixture
-def aws(
-    emulation: Emulation, aws_state: Path, aws_network: dict[str, str], tmp_path: Path
-) -> Iterator[AwsDeployment]:
-    deployment = make_aws_deployment(tmp_path, emulation, aws_state, "faults", **aws_network)
-    yield deployment
-    emulation.clear()
-    deployment.assert_nothing_left()
 
 
 @pytest.fixture
@@ -87,6 +76,7 @@ def test_no_capacity_anywhere_fails_and_says_so(aws: AwsDeployment) -> None:
     one = {
         "TANGO_CLOUD_AWS__INSTANCE_TYPES": '["t3.small"]',
         "TANGO_CLOUD_AWS__MARKETS": '["spot"]',
+        "TANGO_CLOUD_AWS__ZONES": '["us-east-1a", "us-east-1b"]',
     }
     status, (result,), _ = run(aws, **one)
     assert status == 3

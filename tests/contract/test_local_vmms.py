@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..deployment import clean, make_deployment
+from ..deployment import leaving_nothing, make_deployment
 from .vmms_contract import Site, VmmsContract
 
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -34,8 +34,5 @@ class TestLocalVmms(VmmsContract):
             folder = tmp_path / "state" / "local" / "instances" / instance_id
             os.killpg(json.loads((folder / "instance.json").read_text())["pid"], signal.SIGKILL)
 
-        yield Site(deployment, "local.img", kill)
-        try:
-            deployment.assert_nothing_left()
-        finally:
-            clean(deployment)
+        with leaving_nothing(deployment):
+            yield Site(deployment, "local.img", kill)

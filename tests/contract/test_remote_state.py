@@ -183,8 +183,7 @@ def test_another_host_removes_forgets_and_discards(
 ) -> None:
     here, there, stack = host(), host(), tmp_path / "here" / "w1"
     elsewhere = tmp_path / "there" / "w1"
-    here.apply(stack, {"things": dict.fromkeys("abcd", "true")})
-    here.destroy(stack, [_address("d")])
+    here.apply(stack, {"things": dict.fromkeys("abc", "true")})
     there.forget(elsewhere, [_address("a"), _address("nothing")])
     there.forget(elsewhere, [_address("a")])
     assert here.resources(stack) == [_address("b"), _address("c")]
@@ -321,7 +320,7 @@ def test_an_interrupt_frees_the_lock(host: Host, store: Store, tmp_path: Path) -
         here.apply(
             tmp_path / "w1",
             {"things": {"a": FOR_EVER}},
-            controls=Controls(on_event=on_event, cancel=cancel),
+            controls=Controls(on_event=on_event, cancelled=cancel.is_set),
         )
     assert store.keys() == [_key("w1")]
 

@@ -174,7 +174,8 @@ def test_a_frozen_machine_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
         finally:
             timer.join()
             for process in family:
-                process.resume()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 def _freeze(family: list[psutil.Process]) -> None:

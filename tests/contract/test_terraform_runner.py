@@ -87,11 +87,11 @@ def test_apply_streams_events_and_destroy_removes(workspace: Workspace, tmp_path
     ]
 
     before = json.loads((stack / "terraform.tfstate").read_text())
-    workspace.destroy(stack, [command.address("terraform_data.thing", "a")])
+    workspace.forget(stack, [command.address("terraform_data.thing", "a")])
     assert workspace.resources(stack) == ['terraform_data.thing["b"]']
     after = json.loads((stack / "terraform.tfstate").read_text())
     assert before["resources"][0]["instances"][1] == after["resources"][0]["instances"][0]
-    workspace.destroy(stack, [command.address("terraform_data.thing", "a")])
+    workspace.forget(stack, [command.address("terraform_data.thing", "a")])
     workspace.destroy(stack)
     assert workspace.resources(stack) == []
     assert sorted(path.name for path in stack.iterdir()) == [
@@ -153,7 +153,7 @@ def test_a_cancel_saves_the_state(workspace: Workspace, tmp_path: Path) -> None:
         workspace.apply(
             tmp_path / "stack",
             {"things": {"quick": "true", "slow": f"touch {running}; {FOR_EVER}"}},
-            controls=Controls(on_event=on_event, on_start=pids.append, cancel=cancel),
+            controls=Controls(on_event=on_event, on_start=pids.append, cancelled=cancel.is_set),
         )
     assert _dead(pids[0])
     assert 'terraform_data.thing["quick"]' in workspace.resources(tmp_path / "stack")

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from emulation.client import Emulation
 
 from ..aws import AwsDeployment, make_aws_deployment
 from .main_job import run_main_job
-
-
-@pytest.fixture
-def aws(emulation: Emulation, aws_state: Path, tmp_path: Path) -> Iterator[AwsDeployment]:
-    """With a network of its own, which its envelope makes."""
-    deployment = make_aws_deployment(tmp_path, emulation, aws_state, "e2e")
-    yield deployment
-    deployment.assert_nothing_left()
 
 
 def test_the_main_job(aws: AwsDeployment) -> None:

@@ -211,7 +211,9 @@ def test_help_has_examples_and_completion_exists(deployment: Deployment) -> None
     for command in ("run", "vms", "destroy", "doctor", "history"):
         assert command in text
         assert "Example" in deployment.run(command, "--help").stdout
-    shown = deployment.run("--show-completion", SHELL="/bin/bash", _TYPER_COMPLETE_TEST="1")
+    shown = deployment.run(
+        "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
     assert "complete" in shown.stdout.lower()
 
 
@@ -228,12 +230,12 @@ def test_a_second_interruption_says_what_is_left_and_ends(deployment: Deployment
     # A wave that takes its time and heeds no interrupt: what it makes can only be removed after it.
     slow = deployment.folder / "terraform"
     slow.write_text(
-        '#!/bin/sh\ncase "$*" in *waves*) trap \'\' INT; sleep 5;; esac\nexec terraform "$@"\n'
+        '#!/bin/sh\ncase "$*" in *waves*) trap \'\' INT; sleep 5.0815;; esac\nexec terraform "$@"\n'
     )
     slow.chmod(0o755)
     deployment.environment["TANGO_CLOUD_TERRAFORM__BINARY"] = str(slow)
     process = deployment.start("run", deployment.sleeper("slow")[0])
-    wait_until(deployment.waves, 30, look=0.005)
+    deployment.wait_until_running("5.0815")
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     process.send_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..deployment import CHECKOUT, EXAMPLES, Deployment, clean, make_deployment
+from ..deployment import CHECKOUT, EXAMPLES, Deployment, leaving_nothing, make_deployment
 
 JOB = str(EXAMPLES / "c-calculator")
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -63,11 +63,10 @@ def unprivileged() -> Iterator[Deployment]:
     (installed,) = (folder / "venv").glob("lib/*/site-packages")
     (installed / "all.pth").write_text(f"{CHECKOUT}\n{packages}\n")
     made = make_deployment(folder, HOME=str(folder), PATH="/usr/local/bin:/usr/bin:/bin")
-    yield made
     try:
-        made.assert_nothing_left()
+        with leaving_nothing(made):
+            yield made
     finally:
-        clean(made)
         shutil.rmtree(folder)
 
 
@@ -97,11 +96,7 @@ def test_an_installed_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run([*pip, str(wheel)], check=True, timeout=300)
     deployment = make_deployment(tmp_path)
     del deployment.environment["PYTHONPATH"]
-    done = deployment.execute([str(home / "bin" / "tango-cloud"), "run", JOB, "--json"])
-    try:
+    with leaving_nothing(deployment):
+        done = deployment.execute([str(home / "bin" / "tango-cloud"), "run", JOB, "--json"])
         assert _passed(done)
         assert (next(home.glob("lib/*/site-packages/tango_cloud")) / "_terraform").is_dir()
-    finally:
-        shutil.rmtree(home)
-        deployment.assert_nothing_left()
-        clean(deployment)

@@ -57,6 +57,7 @@ class FakeCloud:
         self.discarded: list[str] = []
         self.terminated: list[str] = []
         self.unlocked: list[str] = []
+        self.interrupted: list[str] = []
         self.listings = 0
         self.unavailable = False
         self.offers_count = 2
@@ -144,6 +145,9 @@ class FakeCloud:
 
     def forget(self, provider: str, wave: str, uids: set[str]) -> None:
         self.forgotten |= uids
+
+    def interrupt(self, wave: str) -> None:
+        self.interrupted.append(wave)
 
     def discard(self, provider: str, wave: str) -> None:
         self.discarded.append(wave)

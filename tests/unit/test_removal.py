@@ -49,6 +49,8 @@ def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
         rig.fleet.destroy_and_wait(KEY, 5)
         assert state_of(rig, machine) is State.GONE
         assert not rig.cloud.discarded, "Terraform holds the state"
+        # It has nothing left to make.
+        wait_until(lambda: rig.cloud.interrupted == [machine.wave])
     finally:
         finish.set()
     wait_until(lambda: machine.wave in rig.cloud.discarded)

@@ -32,9 +32,8 @@ def test_apply_creates_without_asking_and_without_refresh() -> None:
     ]
 
 
-def test_apply_destroys_targets_and_nothing_else() -> None:
-    targets = [command.address("terraform_data.machine", uid) for uid in ("a1", "b2")]
-    assert command.apply(STATE, [INPUTS], parallelism=7, targets=targets, destroy=True) == [
+def test_apply_destroys() -> None:
+    assert command.apply(STATE, [INPUTS], parallelism=7, destroy=True) == [
         "apply",
         "-destroy",
         "-auto-approve",
@@ -46,8 +45,6 @@ def test_apply_destroys_targets_and_nothing_else() -> None:
         "-state=/state/terraform.tfstate",
         "-backup=-",
         "-var-file=/state/inputs.tfvars.json",
-        '-target=terraform_data.machine["a1"]',
-        '-target=terraform_data.machine["b2"]',
     ]
 
 
