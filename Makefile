@@ -32,7 +32,7 @@ demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 
 test: $(BIN)/.dev $(LOCALSTACK)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist load --maxschedchunk 1 $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .

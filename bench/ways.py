@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from bench.deployment import GONE_SECONDS, PREFIX, READY_SECONDS
 from tango_cloud.core import tags
+from tango_cloud.core.errors import MachineUnreachable
 from tango_cloud.core.ledger import new_uid
 from tango_cloud.core.model import (
     Endpoint,
@@ -91,7 +92,7 @@ class BareWay(Way):
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         expires = now + dt.timedelta(seconds=LIFETIME)
         pair = make_key_pair()
-        told = Bootstrap(pair.private, pair.public, self._key.public, expires)
+        told = Bootstrap(pair.private, pair.public, (self._key.public,), expires)
         request = MachineRequest(
             uid=uid,
             key=MachineKey(PREFIX, 1, "bench"),
@@ -131,10 +132,20 @@ class BareWay(Way):
             compress=self._provider.compress,
             sudo=self._provider.sudo,
         )
-        session = self._transport.connect(endpoint, READY_SECONDS)
+        session = self._connect(endpoint)
         self._sessions.append(session)
         session.stage_host_key()
         session.activate_host_key()
+
+    def _connect(self, endpoint: Endpoint) -> Session:
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                return self._transport.connect(endpoint, READY_SECONDS)
+            except MachineUnreachable:  # it has an address before it has booted
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK_SECONDS)
 
 
 def at_once(what: Callable[[_Item], object], items: Sequence[_Item]) -> None:

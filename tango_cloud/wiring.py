@@ -36,11 +36,12 @@ def build_fleet(settings: Settings) -> Fleet:
     folder = state_folder(settings)
     ledger = Ledger(ledger_url(settings), settings.state_dir)
     key = client_key(folder)
+    ledger.clients.enter(settings.prefix, key.public)
     sites = _build_sites(settings)
     signals = Signals()
     connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)
-    waves = Waves(ledger, sites, stacks, connections, signals, key, settings.wave.attempts)
+    waves = Waves(ledger, sites, stacks, connections, signals, settings.wave.attempts)
     committer = Committer(
         settings.prefix,
         ledger,

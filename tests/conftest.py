@@ -18,6 +18,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 __all__ = ["aws", "aws_network", "aws_state", "deployment", "emulation", "running_emulation"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: the short ones then fill up whoever has time left."""
+
+    def short(item: pytest.Item) -> tuple[bool, bool]:
+        on_a_cloud = "_aws" in item.path.name and "unit" not in item.path.parts
+        return not on_a_cloud, "e2e" not in item.path.parts
+
+    items.sort(key=short)
+
+
 @pytest.fixture
 def deployment(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """A deployment that must leave nothing. Its parameter: more environment variables."""

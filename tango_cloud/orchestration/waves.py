@@ -27,7 +27,7 @@ from tango_cloud.core.model import (
     WaveState,
 )
 from tango_cloud.orchestration.connections import Connections
-from tango_cloud.orchestration.keys import ClientKey, make_key_pair
+from tango_cloud.orchestration.keys import make_key_pair
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Sites
 from tango_cloud.orchestration.stacks import Stacks, WaveReport
@@ -93,7 +93,6 @@ class Waves:
         stacks: Stacks,
         connections: Connections,
         signals: Signals,
-        client_key: ClientKey,
         attempts: int,
     ) -> None:
         self._ledger = ledger
@@ -101,7 +100,6 @@ class Waves:
         self._stacks = stacks
         self._connections = connections
         self._signals = signals
-        self._client_key = client_key
         self._attempts = attempts
 
     def create(self, wave: str, provider: str) -> None:
@@ -203,6 +201,7 @@ class Waves:
         self._ledger.machines.record(machine.uid, host_key=pair.public)
         offers = provider.offers(machine.shape)
         expires = dt.datetime.fromtimestamp(machine.expires_at, dt.UTC).replace(microsecond=0)
+        clients = tuple(self._ledger.clients.keys(machine.key.deployment))
         return MachineRequest(
             uid=machine.uid,
             key=machine.key,
@@ -210,9 +209,7 @@ class Waves:
             offer=offers[min(machine.offer, len(offers) - 1)],
             tags=_tags(machine, wave, expires),
             expires=expires,
-            user_data=provider.user_data(
-                Bootstrap(pair.private, pair.public, self._client_key.public, expires)
-            ),
+            user_data=provider.user_data(Bootstrap(pair.private, pair.public, clients, expires)),
         )
 
     def _settle(

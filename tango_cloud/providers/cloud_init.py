@@ -61,7 +61,7 @@ def configuration(bootstrap: Bootstrap) -> Mapping[str, object]:
                 "shell": "/bin/sh",
                 "lock_passwd": True,
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "ssh_authorized_keys": [bootstrap.authorized_key.strip()],
+                "ssh_authorized_keys": [key.strip() for key in bootstrap.authorized_keys],
             },
             {"name": JOB_USER, "shell": "/bin/sh", "lock_passwd": True},
         ],

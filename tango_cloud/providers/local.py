@@ -166,7 +166,7 @@ class LocalProvider:
             {
                 "host_private_key": bootstrap.host_private_key,
                 "host_public_key": bootstrap.host_public_key,
-                "authorized_key": bootstrap.authorized_key,
+                "authorized_keys": list(bootstrap.authorized_keys),
                 "expires": _rfc3339(bootstrap.expires),
             }
         )

@@ -25,7 +25,7 @@ class Bootstrap:
 
     host_private_key: str = field(repr=False)
     host_public_key: str
-    authorized_key: str
+    authorized_keys: tuple[str, ...]
     expires: dt.datetime
 
 

@@ -209,7 +209,7 @@ class Cloud:
             },
             expires=expires,
             user_data=self.provider.user_data(
-                Bootstrap(keys.private, keys.public, self.client.public, expires)
+                Bootstrap(keys.private, keys.public, (self.client.public,), expires)
             ),
         )
 

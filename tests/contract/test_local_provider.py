@@ -76,7 +76,7 @@ def _user_data(cloud: Cloud) -> str:
         {
             "host_private_key": keys.private,
             "host_public_key": keys.public,
-            "authorized_key": cloud.client.public,
+            "authorized_keys": [cloud.client.public],
         }
     )
 

@@ -17,7 +17,6 @@ from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.inventory import Inventory
-from tango_cloud.orchestration.keys import ClientKey
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
@@ -47,8 +46,7 @@ def build_rig(
     sites = Sites({"fake": Site(cloud, Inventory(cloud, deployment))})
     signals = Signals()
     connections = Connections(transport, sites, "/dev/null", 1.0)
-    key = ClientKey(Path("/dev/null"), "ssh-ed25519 client")
-    waves = Waves(ledger, sites, cast(Stacks, cloud), connections, signals, key, attempts=3)
+    waves = Waves(ledger, sites, cast(Stacks, cloud), connections, signals, attempts=3)
     committer = Committer(deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2)
     fleet = Fleet(deployment, ledger, sites, connections, committer, signals)
     return Rig(fleet, committer, waves, ledger, cloud, transport)

@@ -25,12 +25,12 @@ EXPIRES = dt.datetime(2030, 1, 31, 13, 30, tzinfo=dt.timezone(dt.timedelta(hours
 SCRIPTS = Path(str(files("tango_cloud.providers"))) / "first_boot"
 
 
-def bootstrap(authorized_key: str = "ssh-ed25519 AAAAclient") -> Bootstrap:
+def bootstrap(*authorized_keys: str) -> Bootstrap:
     key = asyncssh.generate_private_key("ssh-ed25519")
     return Bootstrap(
         key.export_private_key().decode(),
         key.export_public_key().decode(),
-        authorized_key,
+        authorized_keys or ("ssh-ed25519 AAAAclient",),
         EXPIRES,
     )
 

@@ -210,6 +210,19 @@ def test_an_owner_with_an_unfinished_wave_stays_on_the_books(ledger: Ledger, url
     assert ledger.owners.alive("me")
 
 
+def test_every_host_that_works_for_a_deployment_is_known_by_its_key(
+    ledger: Ledger, clock: Clock
+) -> None:
+    for key in ("key of here", "key of there", "key of here"):
+        ledger.clients.enter("prod", key)
+    ledger.clients.enter("other", "key of another")
+    assert ledger.clients.keys("prod") == ["key of here", "key of there"]
+    clock.now += 20 * 24 * 3600
+    ledger.clients.enter("prod", "key of here")
+    clock.now += 20 * 24 * 3600
+    assert ledger.clients.keys("prod") == ["key of here"], "nobody works there any more"
+
+
 def test_migrations_make_the_schema_that_the_code_uses(ledger: Ledger, url: str) -> None:
     found = inspect(create_engine(url))
     for name, table in metadata.tables.items():

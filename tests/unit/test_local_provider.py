@@ -203,11 +203,13 @@ def test_offers_are_this_host_or_every_reason_why_not(provider: LocalProvider) -
 
 def test_an_order_holds_no_secret_and_the_user_data_all_of_it(provider: LocalProvider) -> None:
     expires = dt.datetime(2030, 1, 31, 13, 0, tzinfo=dt.timezone(dt.timedelta(hours=1)))
-    user_data = provider.user_data(Bootstrap("PRIVATE", "ssh-ed25519 A", "ssh-ed25519 B", expires))
+    user_data = provider.user_data(
+        Bootstrap("PRIVATE", "ssh-ed25519 A", ("ssh-ed25519 B",), expires)
+    )
     assert json.loads(user_data) == {
         "host_private_key": "PRIVATE",
         "host_public_key": "ssh-ed25519 A",
-        "authorized_key": "ssh-ed25519 B",
+        "authorized_keys": ["ssh-ed25519 B"],
         "expires": "2030-01-31T12:00:00Z",
     }
     request = MachineRequest(

@@ -9,11 +9,21 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tango_cloud.core.ledger.clients import Clients
 from tango_cloud.core.ledger.database import open_database
 from tango_cloud.core.ledger.machines import Clock, Machines, new_uid
 from tango_cloud.core.ledger.waves import Owners, Waves, process_started
 
-__all__ = ["Clock", "Ledger", "Machines", "Owners", "Waves", "new_uid", "process_started"]
+__all__ = [
+    "Clients",
+    "Clock",
+    "Ledger",
+    "Machines",
+    "Owners",
+    "Waves",
+    "new_uid",
+    "process_started",
+]
 
 
 class Ledger:
@@ -25,6 +35,7 @@ class Ledger:
         self.machines = Machines(self._database, clock)
         self.waves = Waves(self._database, clock)
         self.owners = Owners(self._database, clock)
+        self.clients = Clients(self._database, clock)
 
     def close(self) -> None:
         self._database.close()

@@ -71,6 +71,15 @@ owners = Table(
     Column("heartbeat_at", Float, nullable=False),
 )
 
+clients = Table(
+    "clients",
+    metadata,
+    Column("deployment", String, primary_key=True),
+    Column("public_key", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

@@ -66,7 +66,7 @@ variable "machines" {
 }
 
 variable "user_data" {
-  description = "What each machine is told at its start, under its uid: a JSON object with host_private_key, host_public_key and authorized_key. Needed to create machines, not to remove them."
+  description = "What each machine is told at its start, under its uid: a JSON object with host_private_key, host_public_key and authorized_keys, a list. Needed to create machines, not to remove them."
   type        = map(string)
   default     = {}
   nullable    = false

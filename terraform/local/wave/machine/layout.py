@@ -114,7 +114,8 @@ def write_etc(etc, machine, secret):
     """The keys, machine.json, and sshd's configuration."""
     write_private(etc / "host_key", secret["host_private_key"].strip() + "\n")
     write_private(etc / "host_key.pub", secret["host_public_key"].strip() + "\n")
-    write_private(etc / "authorized_keys", secret["authorized_key"].strip() + "\n")
+    keys = [f"{key.strip()}\n" for key in secret["authorized_keys"]]
+    write_private(etc / "authorized_keys", "".join(keys))
     # Its presence says that the host key is still the one from the user data.
     write_private(etc / "bootstrap", "")
     write_private(etc / "machine.json", json.dumps(machine, indent=2) + "\n")

@@ -23,15 +23,15 @@ CONSOLE_TAIL = 4000
 def start():
     """Start the machine that the environment describes; return once its port answers.
 
-    TANGO_MACHINE is a JSON object without secrets, built by the wave module. TANGO_USER_DATA is a
-    JSON object with host_private_key, host_public_key and authorized_key: it comes this way because
+    TANGO_MACHINE is a JSON object without secrets, built by the wave module. TANGO_USER_DATA is one
+    with host_private_key, host_public_key and authorized_keys (a list): it comes this way because
     command lines can be read by everyone, and Terraform's state by many. Raises MachineError with
     the end of the server's output; nothing of the machine is left then. Nor is anything left a
     moment after this process is killed.
     """
     order = json.loads(os.environ.pop("TANGO_MACHINE"))
     secret = json.loads(os.environ.pop("TANGO_USER_DATA") or "{}")
-    missing = {"host_private_key", "host_public_key", "authorized_key"} - secret.keys()
+    missing = {"host_private_key", "host_public_key", "authorized_keys"} - secret.keys()
     if missing:
         raise MachineError(f"the user data lacks {', '.join(sorted(missing))}")
     root, instance_id = Path(order["root"]), order["instance_id"]
