@@ -60,9 +60,9 @@ def main() -> None:
 def _rows(kind: Kind) -> list[Sequence[str]]:
     with settings_of(kind) as settings, fleet_of(settings) as fleet:
         first = Series()
-        _measure(first, OURS, OurWay(fleet, settings, _SHAPE), 1)
+        _measure(first, OURS, OurWay(fleet, _SHAPE), 1)
         ways = {
-            OURS: OurWay(fleet, settings, _SHAPE),
+            OURS: OurWay(fleet, _SHAPE),
             SEPARATE: _Separate(settings, _SHAPE),
             DIRECT: _Direct(settings, _SHAPE),
         }

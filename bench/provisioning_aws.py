@@ -69,7 +69,7 @@ def _compare(emulation: Emulation) -> None:
     environment = {**emulation.environment, "TANGO_CLOUD_PROVIDER": "aws"}
     with in_force(environment) as settings, fleet_of(settings) as fleet:
         shape = Shape(_IMAGE)
-        ours = _Watched(fleet, settings, shape)
+        ours = _Watched(fleet, shape)
         report.progress("the first machine: init, envelope")
         ours.make(1)
         ours.remove()
@@ -104,8 +104,8 @@ def _compare(emulation: Emulation) -> None:
 class _Watched(OurWay):
     """Ours, with the time of each step from the machines' own histories."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, shape: Shape) -> None:
-        super().__init__(fleet, settings, shape)
+    def __init__(self, fleet: Fleet, shape: Shape) -> None:
+        super().__init__(fleet, shape)
         self._ready = 0.0
         self._ended = 0.0
         self._names: list[str] = []

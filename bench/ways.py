@@ -49,17 +49,13 @@ class Way:
 class OurWay(Way):
     """Ours: everything is asked for at once, and waited for side by side."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, shape: Shape) -> None:
+    def __init__(self, fleet: Fleet, shape: Shape) -> None:
         self._fleet = fleet
-        self._provider = settings.provider
         self._shape = shape
         self._keys: list[MachineKey] = []
 
     def make(self, count: int) -> None:
-        self._keys = [
-            self._fleet.request_next(self._provider, self._shape, LIFETIME).key
-            for _ in range(count)
-        ]
+        self._keys = [self._fleet.request_next(self._shape, LIFETIME).key for _ in range(count)]
         at_once(lambda key: self._fleet.wait(key, READY_SECONDS), self._keys)
 
     def remove(self) -> None:
@@ -72,10 +68,11 @@ class BareWay(Way):
     def __init__(self, settings: Settings, shape: Shape) -> None:
         folder = state_folder(settings)
         self._shape = shape
-        self._provider = build_provider(settings)
+        (name,) = settings.provider
+        self._provider = build_provider(settings, name)
         self._key = client_key(folder)
         self._inventory = Inventory(self._provider, PREFIX)
-        sites = Sites({settings.provider: Site(self._provider, self._inventory)})
+        sites = Sites({name: Site(self._provider, self._inventory)})
         self._stacks = Stacks(settings, folder, sites)
         self._sessions: list[Session] = []
         self._transport = SshTransport()

@@ -83,6 +83,8 @@ def _name(kind: object) -> str:
         return " or ".join(f"`{choice}`" for choice in arguments)
     if origin is typing.Annotated:
         return _name(arguments[0])
+    if origin is dict:
+        return f"table of {_name(arguments[1])}s"
     if origin is tuple:
         return f"list of {_name(arguments[0])}"
     if origin in (typing.Union, types.UnionType):

@@ -129,7 +129,6 @@ class Cloud:
         folder = _prepare_output(Path(output_dir), jobs)
         machine = self.settings.machine
         plan = MachinePlan(
-            provider=self.settings.provider,
             shape=shape or self.shape(),
             lifetime=machine.lifetime_seconds,
             ready_seconds=machine.ready_seconds,
@@ -146,9 +145,7 @@ class Cloud:
         """
         settings = self.settings.machine
         wanted = shape or self.shape()
-        requested = self._fleet.request_next(
-            self.settings.provider, wanted, settings.lifetime_seconds
-        )
+        requested = self._fleet.request_next(wanted, settings.lifetime_seconds)
         try:
             self._fleet.wait(requested.key, settings.ready_seconds)
             yield CloudMachine(self._fleet, requested.key, settings.ready_seconds)
@@ -185,8 +182,8 @@ class Cloud:
         self._fleet.destroy_and_wait(key, self.settings.machine.gone_seconds)
 
     def destroy_envelope(self) -> None:
-        """Remove what the deployment's machines share at its provider: networks, firewall rules,
-        templates. The next machine makes it anew.
+        """Remove what the deployment's machines share at its providers: networks, firewall rules,
+        templates. The next machine makes them anew.
 
         Raises InputError while there are machines, TerraformError when it cannot be removed.
         """
@@ -195,7 +192,9 @@ class Cloud:
             raise InputError(
                 [Fault("envelope", f"{len(left)} machines still use it", "destroy --all first")]
             )
-        build_stacks(self.settings).remove_envelope(self.settings.provider)
+        stacks = build_stacks(self.settings)
+        for provider in self.settings.provider:
+            stacks.remove_envelope(provider)
 
 
 def shape_or(

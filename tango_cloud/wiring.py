@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key
+from tango_cloud.orchestration.offers import Offers
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
@@ -37,11 +39,12 @@ def build_fleet(settings: Settings) -> Fleet:
     ledger = Ledger(ledger_url(settings), settings.state_dir)
     key = client_key(folder)
     ledger.clients.enter(settings.prefix, key.public)
-    sites = _build_sites(settings)
+    sites = _build_sites(settings, ledger.machines.providers(settings.prefix))
+    offers = Offers(sites, settings.prices)
     signals = Signals()
     connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)
-    waves = Waves(ledger, sites, stacks, connections, signals, settings.wave.attempts)
+    waves = Waves(ledger, sites, offers, stacks, connections, signals, settings.wave.attempts)
     committer = Committer(
         settings.prefix,
         ledger,
@@ -49,7 +52,7 @@ def build_fleet(settings: Settings) -> Fleet:
         window=Window(settings.wave.gather_seconds, settings.wave.gather_limit_seconds),
         concurrent_applies=settings.wave.concurrent_applies,
     )
-    return Fleet(settings.prefix, ledger, sites, connections, committer, signals)
+    return Fleet(settings.prefix, ledger, sites, offers, connections, committer, signals)
 
 
 def build_stacks(settings: Settings) -> Stacks:
@@ -57,20 +60,22 @@ def build_stacks(settings: Settings) -> Stacks:
     return Stacks(settings, state_folder(settings), _build_sites(settings))
 
 
-def _build_sites(settings: Settings) -> Sites:
-    provider = build_provider(settings)
-    return Sites({provider.name: Site(provider, Inventory(provider, settings.prefix))})
+def _build_sites(settings: Settings, before: Iterable[str] = ()) -> Sites:
+    """Those that the settings name, and those that have machines of `before`."""
+    sites = {}
+    for name in dict.fromkeys([*settings.provider, *before]):
+        provider = build_provider(settings, name)
+        sites[name] = Site(provider, Inventory(provider, settings.prefix))
+    return Sites(sites, settings.provider)
 
 
-def build_provider(settings: Settings) -> Provider:
-    """The provider that the settings name. Raises ConfigurationError when there is none."""
+def build_provider(settings: Settings, name: str) -> Provider:
+    """Raises ConfigurationError when there is none of that name."""
     found = {entry.name: entry for entry in entry_points(group=PROVIDER_GROUP)}
-    if settings.provider not in found:
+    if name not in found:
         known = ", ".join(sorted(found)) or "none installed"
-        raise ConfigurationError(
-            [Fault("provider", f"no such provider: {settings.provider}", known)]
-        )
-    return cast(Provider, found[settings.provider].load()(settings))
+        raise ConfigurationError([Fault("provider", f"no such provider: {name}", known)])
+    return cast(Provider, found[name].load()(settings))
 
 
 def ledger_url(settings: Settings) -> str:

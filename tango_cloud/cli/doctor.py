@@ -69,17 +69,21 @@ def _examine(probe: bool | None) -> Iterator[Check]:
         "remove the file: a new key is made, and machines made with the old one must be destroyed",
     )
     yield _attempt("ledger", lambda: _ledger(settings), "correct ledger_url, or free its disk")
+    checks = [check for name in settings.provider for check in _provider(settings, name)]
+    yield from checks
+    if probe is None:
+        probe = settings.provider == ("local",)
+    if probe and all(check.ok for check in checks):
+        yield from _probe(settings)
+
+
+def _provider(settings: Settings, name: str) -> Iterator[Check]:
     try:
-        provider = wiring.build_provider(settings)
+        provider = wiring.build_provider(settings, name)
         if isinstance(provider, Diagnosable):
             yield from provider.diagnose()
     except TangoCloudError as error:
-        yield Check(f"provider {settings.provider}", False, str(error), "correct the settings")
-        return
-    if probe is None:
-        probe = settings.provider == "local"
-    if probe:
-        yield from _probe(settings)
+        yield Check(f"provider {name}", False, str(error), "correct the settings")
 
 
 def _terraform(settings: Settings) -> Check:

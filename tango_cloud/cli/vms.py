@@ -33,7 +33,18 @@ def vms(
         return
     now = time.time()
     print_table(
-        ("id", "name", "state", "instance", "address", "type", "age", "expires in", "note"),
+        (
+            "id",
+            "name",
+            "state",
+            "cloud",
+            "instance",
+            "address",
+            "type",
+            "age",
+            "expires in",
+            "note",
+        ),
         [_cells(entry, now) for entry in entries],
     )
 
@@ -73,7 +84,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "name": entry.key.name,
         "instance_name": entry.key.instance_name,
         "state": entry.state,
-        "provider": machine.provider if machine else None,
+        "provider": entry.provider,
         "instance_id": instance.instance_id if instance else None,
         "address": instance.address if instance else None,
         "port": instance.port if instance else None,
@@ -94,6 +105,7 @@ def _cells(entry: Entry, now: float) -> tuple[str, ...]:
         str(entry.key.id),
         entry.key.name,
         entry.state,
+        entry.provider,
         instance.instance_id if instance else "",
         f"{instance.address}:{instance.port}" if instance and instance.address else "",
         instance.instance_type if instance else "",

@@ -18,6 +18,7 @@ import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from tango_cloud.core.errors import ConfigurationError, Fault
 
@@ -70,6 +71,19 @@ def _source(text: str) -> str:
 
 NetworkRange = Annotated[str, AfterValidator(_network)]
 SourceRange = Annotated[str, AfterValidator(_source)]
+
+
+def _names(given: object) -> object:
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
+# Not decoded: in a variable it is a list with commas, not JSON.
+Providers = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    NoDecode,
+    BeforeValidator(_names),
+    Field(min_length=1),
+]
 
 
 class Section(BaseModel):
@@ -222,8 +236,10 @@ class Settings(Section):
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")] = "tango"
     """The deployment's name: it owns everything it tags. Tango's `PREFIX`."""
-    provider: str = "local"
-    """Where machines are made."""
+    provider: Providers = ("local",)
+    """Where machines are made: `aws`, or several, `aws, gcp, local`, the cheapest offer first."""
+    prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """US dollars an hour by `provider/type` or `provider/type/market`, where a cloud tells none."""
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path(_APP))
     """Folder of the ledger, the keys and Terraform's states (made with mode 0700)."""
     ledger_url: str | None = None
@@ -336,9 +352,10 @@ def _fault(detail: Any, sources: list[Mapping[str, Any]], path: Path | None) -> 
     location = [part for part in location if not part.startswith(("function-", "constrained-"))]
     key = ".".join(location)
     where = key
-    if len(sources) > 1 and _holds(sources[1], location):
-        where = f"{key} ({ENV_PREFIX}{_DELIMITER.join(location).upper()})"
-    elif path is not None and len(sources) > 2 and _holds(sources[2], location):
+    named = [part for part in location if not part.isdigit()]  # not which entry of a list
+    if len(sources) > 1 and _holds(sources[1], named):
+        where = f"{key} ({ENV_PREFIX}{_DELIMITER.join(named).upper()})"
+    elif path is not None and len(sources) > 2 and _holds(sources[2], named):
         where = f"{key} ({path})"
     if detail["type"] == "extra_forbidden":
         return Fault(where, "unknown setting", _nearest(location))

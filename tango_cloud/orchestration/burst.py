@@ -61,7 +61,6 @@ OnHappening = Callable[[Happening], None]
 class MachinePlan:
     """What machines a burst uses. Times in seconds."""
 
-    provider: str
     shape: Shape
     lifetime: float
     ready_seconds: float
@@ -144,7 +143,7 @@ class Burst:
 
     def _request(self) -> MachineKey:
         plan = self._plan
-        key = self._fleet.request_next(plan.provider, plan.shape, plan.lifetime).key
+        key = self._fleet.request_next(plan.shape, plan.lifetime).key
         self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
         return key
 

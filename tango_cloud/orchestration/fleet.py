@@ -5,6 +5,7 @@ Nothing here is held in memory that another process would need: the ledger and t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -28,6 +29,7 @@ from tango_cloud.core.model import Event, Instance, InstanceStatus, Machine, Mac
 from tango_cloud.orchestration.committer import Committer
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.inventory import bears
+from tango_cloud.orchestration.offers import Offers
 from tango_cloud.orchestration.readiness import Readiness
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
@@ -48,6 +50,7 @@ class Entry:
     """
 
     key: MachineKey
+    provider: str
     machine: Machine | None
     instance: Instance | None
 
@@ -68,6 +71,7 @@ class Fleet:
         deployment: str,
         ledger: Ledger,
         sites: Sites,
+        offers: Offers,
         connections: Connections,
         committer: Committer,
         signals: Signals,
@@ -76,6 +80,7 @@ class Fleet:
         self.deployment = deployment
         self._ledger = ledger
         self._sites = sites
+        self._offers = offers
         self._connections = connections
         self._committer = committer
         self._signals = signals
@@ -84,19 +89,20 @@ class Fleet:
 
     # Asking
 
-    def request(self, key: MachineKey, provider: str, shape: Shape, lifetime: float) -> Machine:
-        """Ask for a machine; returns once the wish is durable. Idempotent.
+    def request(self, key: MachineKey, shape: Shape, lifetime: float) -> Machine:
+        """Ask for a machine, of the best offer of all clouds; returns once the wish is durable.
+        Idempotent.
 
         `lifetime` in seconds. Raises ConfigurationError when no offer fits the shape.
         """
-        shape = self._offered(provider, shape)
+        provider, shape = self._offered(shape)
         machine, _ = self._ledger.machines.request(key, provider, shape, lifetime)
         self._committer.kick_creation()
         return machine
 
-    def request_next(self, provider: str, shape: Shape, lifetime: float) -> Machine:
+    def request_next(self, shape: Shape, lifetime: float) -> Machine:
         """Ask for a machine under a fresh id and its image's name. Raises as `request`."""
-        shape = self._offered(provider, shape)
+        provider, shape = self._offered(shape)
         name = PurePath(shape.image).stem
         machine = self._ledger.machines.request_next(
             self.deployment, name, provider, shape, lifetime
@@ -104,25 +110,36 @@ class Fleet:
         self._committer.kick_creation()
         return machine
 
-    def _offered(self, provider_name: str, shape: Shape) -> Shape:
-        """`shape` with the name of an image. Raises ConfigurationError when no offer fits it."""
-        provider = self._sites[provider_name].provider
-        if not shape.image:
-            # Without any, the provider says what it expects.
-            shape = replace(shape, image=next(iter(provider.images()), ""))
-        provider.offers(shape)
-        return shape
+    def _offered(self, shape: Shape) -> tuple[str, Shape]:
+        """The provider of the best offer, and `shape` with the name of an image.
+
+        Raises ConfigurationError when no offer fits it.
+        """
+        shape = shape if shape.image else replace(shape, image=self._default_image())
+        return self._offers.of(shape)[0].offer.provider, shape
+
+    def _default_image(self) -> str:
+        """The first that any cloud names. Empty if none does: they then say what they expect."""
+        for name in self._sites.chosen:
+            with contextlib.suppress(ProviderUnavailable, AuthenticationError):
+                if images := self._sites[name].provider.images():
+                    return images[0]
+        return ""
 
     def images(self) -> Sequence[str]:
-        """The names of the images that jobs may ask for, of all providers."""
-        return [image for site in self._sites.values() for image in site.provider.images()]
+        """The names of the images that jobs may ask for, of all providers.
+
+        Raises ProviderUnavailable or AuthenticationError when one cannot be asked.
+        """
+        named = [i for name in self._sites.chosen for i in self._sites[name].provider.images()]
+        return list(dict.fromkeys(named))
 
     def warnings(self) -> Sequence[str]:
         """What the providers warn of, each with what to do about it."""
         return [
             f"{check.subject}: {check.finding}. Better: {check.remedy}"
-            for site in self._sites.values()
-            for check in site.provider.warnings()
+            for name in self._sites.chosen
+            for check in self._sites[name].provider.warnings()
         ]
 
     # Waiting
@@ -257,10 +274,16 @@ class Fleet:
         Raises ProviderUnavailable or AuthenticationError when a cloud cannot be asked: what could
         not be listed never reads as absent.
         """
-        instances = {i.uid: i for site in self._sites.values() for i in site.inventory.fresh()}
+        found = {
+            (name, instance.uid): instance
+            for name, site in self._sites.items()
+            for instance in site.inventory.fresh()
+        }
         machines = self._ledger.machines.all_live(self.deployment)
-        known = [Entry(m.key, m, instances.pop(m.uid, None)) for m in machines]
-        orphans = [Entry(i.key, None, i) for i in instances.values()]
+        known = [
+            Entry(m.key, m.provider, m, found.pop((m.provider, m.uid), None)) for m in machines
+        ]
+        orphans = [Entry(i.key, name, None, i) for (name, _), i in found.items()]
         return sorted([*known, *orphans], key=lambda entry: entry.key)
 
     def history(self, name: str) -> Sequence[Event]:
@@ -287,12 +310,15 @@ class Fleet:
         if last is None:
             raise MachineNotFound(f"{key} was never asked for")
         log.info("%s is gone; asking for it anew", key)
-        return self.request(key, last.provider, last.shape, last.expires_at - last.created_at)
+        return self.request(key, last.shape, last.expires_at - last.created_at)
 
     def _instances_of(self, key: MachineKey) -> list[tuple[Site, Instance]]:
+        """In the clouds that it was ever asked for from: another one may be out of reach. In all
+        when the books know nothing of it."""
+        places = self._ledger.machines.places(key) or list(self._sites)
         return [
             (site, instance)
-            for site in self._sites.values()
+            for site in map(self._sites.__getitem__, places)
             for instance in site.inventory.fresh()
             if bears(instance, key)
         ]

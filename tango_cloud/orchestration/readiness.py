@@ -154,7 +154,11 @@ class Readiness:
         log.warning("%s: lost (the cloud no longer shows it); asking for it anew", machine.key)
         self._connections.close(machine.uid)
         successor = self._ledger.machines.supersede(
-            machine, reason=Reason.LOST, detail="absent from the cloud", offer=0, delay=0.0
+            machine,
+            reason=Reason.LOST,
+            detail="absent from the cloud",
+            provider=machine.provider,
+            offer=0,
         )
         return Progress(successor, waiting_for="a new machine: the old one is lost")
 

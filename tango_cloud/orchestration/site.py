@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import ConfigurationError, Fault
@@ -18,7 +19,13 @@ class Site:
 
 
 class Sites(dict[str, Site]):
-    """The sites of a deployment, by the provider's name."""
+    """The sites of a deployment, by the provider's name; `chosen` are those where machines may be
+    made, of equals the first preferred. The others have machines of before.
+    """
+
+    def __init__(self, sites: Mapping[str, Site], chosen: Sequence[str] | None = None) -> None:
+        super().__init__(sites)
+        self.chosen = tuple(sites if chosen is None else chosen)
 
     def __missing__(self, name: str) -> Site:
         """Machines on the books outlive a change of the settings."""

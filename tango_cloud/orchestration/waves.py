@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import (
     AuthenticationError,
-    NextMove,
+    ConfigurationError,
     ProviderUnavailable,
     TangoCloudError,
     TerraformError,
@@ -22,65 +22,18 @@ from tango_cloud.core.model import (
     InstanceStatus,
     Machine,
     MachineRequest,
-    Offer,
     Wave,
     WaveState,
 )
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.keys import make_key_pair
+from tango_cloud.orchestration.offers import Choice, Offers, judge
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Sites
 from tango_cloud.orchestration.stacks import Stacks, WaveReport
 from tango_cloud.providers.protocol import Bootstrap, Provider
 
 log = logging.getLogger(__name__)
-
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What becomes of a machine that could not be made: asked for anew, or failed."""
-
-    again: bool
-    reason: Reason
-    offer: int
-    pause: float
-
-
-def judge(
-    machine: Machine, error: TangoCloudError, offers: Sequence[Offer], attempts: int
-) -> Verdict:
-    """What the ledger does about `error`. `offers` are the provider's for the shape, `attempts`
-    how often a machine may be asked for. Pure.
-    """
-    match error.next_move:
-        case NextMove.NEXT_OFFER | NextMove.NEXT_REGION as move:
-            place = _next_offer(machine.offer, offers, elsewhere=move is NextMove.NEXT_REGION)
-            if place is None:
-                return Verdict(False, Reason.NO_CAPACITY, machine.offer, 0.0)
-            return Verdict(True, Reason.NO_CAPACITY, place, 0.0)
-        case NextMove.RETRY if machine.attempt + 1 < attempts:
-            pause = min(_FIRST_PAUSE * 2**machine.attempt, _LONGEST_PAUSE)
-            return Verdict(True, Reason.PROVISIONING, machine.offer, pause)
-        case _:
-            return Verdict(False, Reason.PROVISIONING, machine.offer, 0.0)
-
-
-def _next_offer(place: int, offers: Sequence[Offer], *, elsewhere: bool) -> int | None:
-    """The place of the next offer after `place`; with `elsewhere`, of the next that does not draw
-    on the same quota: clouds count by region and by market.
-    """
-    after = range(place + 1, len(offers))
-    if not elsewhere or place >= len(offers):
-        return after[0] if after else None
-    used = offers[place]
-    quota = (used.provider, used.region, used.market)
-    return next(
-        (n for n in after if (offers[n].provider, offers[n].region, offers[n].market) != quota),
-        None,
-    )
 
 
 class Waves:
@@ -90,6 +43,7 @@ class Waves:
         self,
         ledger: Ledger,
         sites: Sites,
+        offers: Offers,
         stacks: Stacks,
         connections: Connections,
         signals: Signals,
@@ -97,6 +51,7 @@ class Waves:
     ) -> None:
         self._ledger = ledger
         self._sites = sites
+        self._offers = offers
         self._stacks = stacks
         self._connections = connections
         self._signals = signals
@@ -177,8 +132,8 @@ class Waves:
                 machine,
                 reason=Reason.SUPERSEDED,
                 detail="whoever applied its wave died",
+                provider=machine.provider,
                 offer=machine.offer,
-                delay=0.0,
             )
         try:
             self._stacks.break_lock(wave.provider, wave.wave)
@@ -233,7 +188,7 @@ class Waves:
                 shown = {i.uid for i in inventory.fresh() if i.status in PRESENT}
                 failed = [machine for machine in failed if machine.uid not in shown]
             for machine in failed:
-                self._book_failure(machine, provider, self._error(machine, report, failure))
+                self._book_failure(machine, self._error(machine, report, failure))
                 self._signals.forget(machine.uid)
         except (ProviderUnavailable, AuthenticationError) as error:
             failed = ()
@@ -255,19 +210,22 @@ class Waves:
             return self._sites[machine.provider].provider.classify(error)
         return error or TangoCloudError("Terraform ended without making it")
 
-    def _book_failure(self, machine: Machine, provider: str, error: TangoCloudError) -> None:
-        offers = self._sites[provider].provider.offers(machine.shape)
-        verdict = judge(machine, error, offers, self._attempts)
+    def _book_failure(self, machine: Machine, error: TangoCloudError) -> None:
+        choices: Sequence[Choice] = ()
+        with contextlib.suppress(ConfigurationError):
+            choices = self._offers.of(machine.shape)
+        verdict = judge(machine, error, choices, self._attempts)
         if verdict.again:
             successor = self._ledger.machines.supersede(
                 machine,
                 reason=verdict.reason,
                 detail=str(error),
-                offer=verdict.offer,
+                provider=verdict.provider,
+                offer=verdict.place,
                 delay=verdict.pause,
             )
             if successor is not None:
-                log.warning("%s: %s; asking anew", machine.key, error)
+                log.warning("%s: %s; asking anew (%s)", machine.key, error, verdict.provider)
         elif self._ledger.machines.move(machine.uid, State.FAILED, verdict.reason, str(error)):
             log.error("%s: %s", machine.key, error)
 

@@ -231,9 +231,7 @@ class TangoCloud:
         settings = self._settings
         shape = shape_of(vm, settings.machine, settings.vmms.memory_unit)
         key = self._key(vm)
-        machine = self._fleet.request(
-            key, settings.provider, shape, settings.machine.lifetime_seconds
-        )
+        machine = self._fleet.request(key, shape, settings.machine.lifetime_seconds)
         _fill(vm, machine.address, machine.instance_id)
         return key
 

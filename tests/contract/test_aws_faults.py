@@ -150,7 +150,7 @@ def test_a_machine_that_never_answers_is_given_up_and_removed(
     aws: AwsDeployment, cloud: Cloud, effect: Any
 ) -> None:
     aws.emulation.order(Fault(effect))
-    machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
+    machine = cloud._fleet.request_next(cloud.shape(), 600)
     wait_until(lambda: len(aws.instances()) == 1, 60)
     with pytest.raises(NotReadyInTime, match="SSH"):
         cloud._fleet.wait(machine.key, 8)
@@ -160,7 +160,7 @@ def test_a_machine_that_never_answers_is_given_up_and_removed(
 
 def test_a_wrong_host_key_is_not_talked_to(aws: AwsDeployment, cloud: Cloud) -> None:
     aws.emulation.order(Fault("wrong-host-key"))
-    machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
+    machine = cloud._fleet.request_next(cloud.shape(), 600)
     with pytest.raises(HostKeyMismatch):
         cloud._fleet.wait(machine.key, 60)
     assert [entry.state for entry in cloud.machines()] == [State.FAILED]
@@ -183,7 +183,7 @@ def test_a_listing_that_fails_is_an_error_and_destroys_nothing(
 def test_a_token_that_expires_in_the_middle_stops_us_and_loses_nothing(
     aws: AwsDeployment, cloud: Cloud
 ) -> None:
-    machine = cloud._fleet.request_next("aws", cloud.shape(), 600)
+    machine = cloud._fleet.request_next(cloud.shape(), 600)
     cloud._fleet.wait(machine.key, 60)
     aws.emulation.order(Fault("error", action="*", code="RequestExpired"))
     with pytest.raises(AuthenticationError, match="RequestExpired"):

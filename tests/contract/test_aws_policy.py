@@ -72,5 +72,5 @@ def change_and_remove_the_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANGO_CLOUD_AWS__SSH_FROM", '["192.0.2.8/32", "2001:db8::8/128"]')
     settings = load()
     stacks = build_stacks(settings)
-    stacks._envelope(build_provider(settings))
+    stacks._envelope(build_provider(settings, "aws"))
     stacks.remove_envelope("aws")

@@ -101,7 +101,7 @@ def applied(
         for name, value in deployment.environment.items():
             patch.setenv(name, value)
         patch.chdir(folder)
-        provider = build_provider(load())
+        provider = build_provider(load(), "aws")
         configuration = write_cli_config(folder / "cli.tfrc", find_mirror())
         environment = terraform_environment(os.environ, cli_config=configuration, plugin_cache=None)
         workspaces = Workspaces(folder / "workspaces", Terraform(binary, environment))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,12 +17,13 @@ from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.inventory import Inventory
+from tango_cloud.orchestration.offers import Offers
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 
-from .fakes import FakeCloud, FakeTransport
+from .fakes import FakeCloud, FakeStacks, FakeTransport
 
 KEY = MachineKey("prod", 1000, "local")
 SHAPE = Shape("fake.img")
@@ -41,14 +42,19 @@ class Rig:
 
 
 def build_rig(
-    ledger: Ledger, cloud: FakeCloud, transport: FakeTransport, deployment: str = "prod"
+    ledger: Ledger,
+    cloud: FakeCloud,
+    transport: FakeTransport,
+    deployment: str = "prod",
+    others: Sequence[FakeCloud] = (),
 ) -> Rig:
-    sites = Sites({"fake": Site(cloud, Inventory(cloud, deployment))})
+    sites = Sites({one.name: Site(one, Inventory(one, deployment)) for one in (cloud, *others)})
+    offers, stacks = Offers(sites, {}), cast(Stacks, FakeStacks(cloud, *others))
     signals = Signals()
     connections = Connections(transport, sites, "/dev/null", 1.0)
-    waves = Waves(ledger, sites, cast(Stacks, cloud), connections, signals, attempts=3)
+    waves = Waves(ledger, sites, offers, stacks, connections, signals, attempts=3)
     committer = Committer(deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2)
-    fleet = Fleet(deployment, ledger, sites, connections, committer, signals)
+    fleet = Fleet(deployment, ledger, sites, offers, connections, committer, signals)
     return Rig(fleet, committer, waves, ledger, cloud, transport)
 
 
@@ -61,14 +67,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def rig(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr("tango_cloud.orchestration.waves._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tango_cloud.orchestration.offers._FIRST_PAUSE", 0.01)
     rig = build_rig(ledger, FakeCloud(), FakeTransport())
     yield rig
     rig.fleet.close()
 
 
 def request(rig: Rig, key: MachineKey = KEY) -> Machine:
-    return rig.fleet.request(key, "fake", SHAPE, 3600)
+    return rig.fleet.request(key, SHAPE, 3600)
 
 
 def ready(rig: Rig, key: MachineKey = KEY) -> Machine:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tango_cloud.core.errors import (
     MachineUnreachable,
@@ -44,13 +45,14 @@ OUTCOME = RunOutcome(0, False, False, 0.1, 0.1, 1024, 3, "limits")
 class FakeCloud:
     """A provider whose instances live in a dict. Also the stacks that create in it."""
 
-    name = "fake"
     machine_resource = "fake_instance.machine"
     poll_interval = 0.0
     compress = False
     sudo = False
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake", price: float | None = None) -> None:
+        self.name = name
+        self.price = price
         self.alive: dict[str, Instance] = {}
         self.applies: list[list[str]] = []
         self.forgotten: set[str] = set()
@@ -77,7 +79,7 @@ class FakeCloud:
 
     def offers(self, shape: Shape) -> Sequence[Offer]:
         return [
-            Offer("fake", "here", f"zone-{n}", "small", market)
+            Offer(self.name, "here", f"zone-{n}", "small", market, self.price)
             for market in self.markets
             for n in range(self.offers_count)
         ]
@@ -177,6 +179,27 @@ class FakeCloud:
                 created=dt.datetime.now(dt.UTC),
                 expires=request.expires,
             )
+
+
+class FakeStacks:
+    """The stacks of several clouds."""
+
+    def __init__(self, *clouds: FakeCloud) -> None:
+        self._clouds = {cloud.name: cloud for cloud in clouds}
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        """What concerns one provider is its cloud's."""
+        return lambda provider, *more, **named: getattr(self._clouds[provider], method)(
+            provider, *more, **named
+        )
+
+    def interrupt(self, wave: str) -> None:
+        for cloud in self._clouds.values():
+            cloud.interrupt(wave)
+
+    def cancel(self) -> None:
+        for cloud in self._clouds.values():
+            cloud.cancel()
 
 
 class FakeSession:

@@ -29,7 +29,7 @@ def _jobs(count: int) -> list[Job]:
 
 def _burst(rig: Rig, folder: Path, *, keep: bool = False) -> tuple[Burst, list[Happening]]:
     seen: list[Happening] = []
-    plan = MachinePlan("fake", Shape("fake.img"), 3600, 10, 10, keep)
+    plan = MachinePlan(Shape("fake.img"), 3600, 10, 10, keep)
     return Burst(rig.fleet, plan, folder, seen.append), seen
 
 

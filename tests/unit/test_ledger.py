@@ -131,24 +131,33 @@ def test_a_delayed_intent_waits_its_time(ledger: Ledger, clock: Clock) -> None:
     first = _request(ledger)
     ledger.machines.claim("prod", "local", "wave1", "owner")
     second = ledger.machines.supersede(
-        first, reason=Reason.NO_CAPACITY, detail="none left", offer=1, delay=5.0
+        first,
+        reason=Reason.NO_CAPACITY,
+        detail="none left",
+        provider="elsewhere",
+        offer=1,
+        delay=5.0,
     )
     assert second is not None
-    assert (second.key, second.offer, second.attempt) == (KEY, 1, 1)
+    assert (second.key, second.provider, second.offer) == (KEY, "elsewhere", 1)
+    assert second.attempt == 1
     assert second.uid != first.uid
     assert ledger.machines.waiting("prod") == []
     assert ledger.machines.next_due("prod") == clock.now + 5.0
-    assert not ledger.machines.claim("prod", "local", "wave2", "owner")
+    assert not ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
     clock.now += 5.0
-    assert [m.uid for m in ledger.machines.claim("prod", "local", "wave2", "owner")] == [second.uid]
+    claimed = ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
+    assert [machine.uid for machine in claimed] == [second.uid]
+    assert ledger.machines.providers("prod") == ["elsewhere"]
 
 
 def test_what_is_being_destroyed_is_not_asked_for_anew(ledger: Ledger) -> None:
     machine = _request(ledger)
     ledger.machines.move(machine.uid, State.DESTROYING)
-    assert (
-        ledger.machines.supersede(machine, reason=Reason.LOST, detail="", offer=0, delay=0) is None
+    anew = ledger.machines.supersede(
+        machine, reason=Reason.LOST, detail="", provider="local", offer=0
     )
+    assert anew is None
 
 
 def test_a_move_that_is_not_allowed_changes_nothing(ledger: Ledger) -> None:

@@ -26,7 +26,7 @@ def _faults(**overrides: object) -> list[str]:
 
 def test_defaults_need_no_file() -> None:
     settings = load()
-    assert (settings.prefix, settings.provider) == ("tango", "local")
+    assert (settings.prefix, settings.provider) == ("tango", ("local",))
 
 
 def test_variable_beats_file_and_argument_beats_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +61,25 @@ def test_every_fault_is_reported_with_its_key_and_source(monkeypatch: pytest.Mon
     assert "tango-cloud.toml" in faults
     assert "'auto', 'sshd' or 'asyncssh'" in faults
     assert len(faults.splitlines()) == 8
+
+
+def test_several_providers_are_named_with_commas_or_as_a_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load({"provider": "aws, gcp"}).provider == ("aws", "gcp")
+    _write('provider = ["aws", "local"]\n[prices]\n"aws/t3.small" = 0.0208')
+    settings = load()
+    assert settings.provider == ("aws", "local")
+    assert settings.prices == {"aws/t3.small": 0.0208}
+    monkeypatch.setenv("TANGO_CLOUD_PROVIDER", "gcp,local")
+    assert load().provider == ("gcp", "local")
+    assert _faults(provider="aws,,gcp") != []
+
+
+def test_a_fault_in_a_list_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANGO_CLOUD_AWS__SSH_FROM", '["0.0.0.0/0"]')
+    (fault,) = _faults()
+    assert fault.startswith("aws.ssh_from.0 (TANGO_CLOUD_AWS__SSH_FROM): ")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "abc", ""])

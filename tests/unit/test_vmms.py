@@ -286,7 +286,7 @@ def test_reset_tango_finds_and_destroys_exactly_its_own(
     neighbour = build_rig(rig.ledger, rig.cloud, rig.transport, deployment="prod-2")
     key = adapter.MachineKey("prod-2", 1000, "fake")
     neighbour.fleet.request(
-        key, "fake", adapter.shape_of(TangoMachine(), vmms._settings.machine, "MiB"), 60
+        key, adapter.shape_of(TangoMachine(), vmms._settings.machine, "MiB"), 60
     )
     neighbour.fleet.wait(key, 10)
     found = vmms.getVMs()

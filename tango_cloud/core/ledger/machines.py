@@ -92,6 +92,22 @@ class Machines:
     def all_live(self, deployment: str) -> Sequence[Machine]:
         return self._select(machines.c.deployment == deployment, machines.c.state != State.GONE)
 
+    def providers(self, deployment: str) -> Sequence[str]:
+        """Where the deployment has machines, or is about to have."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(machines.c.provider)
+                .where(machines.c.deployment == deployment, machines.c.state != State.GONE)
+                .distinct()
+                .order_by(machines.c.provider)
+            )
+            return list(found.scalars())
+
+    def places(self, key: MachineKey) -> Sequence[str]:
+        """The providers that machines of this identity were ever asked from."""
+        with self._database.read() as connection:
+            return list(connection.execute(_PLACES, _identity(key)).scalars())
+
     def of_wave(self, wave: str) -> Sequence[Machine]:
         return self._select(machines.c.wave == wave)
 
@@ -176,7 +192,14 @@ class Machines:
             connection.execute(_UNLEASE, _identity(key) | {"now": self._clock()})
 
     def supersede(
-        self, machine: Machine, *, reason: Reason, detail: str, offer: int, delay: float
+        self,
+        machine: Machine,
+        *,
+        reason: Reason,
+        detail: str,
+        provider: str,
+        offer: int,
+        delay: float = 0.0,
     ) -> Machine | None:
         """Give a machine up and request the same identity anew, in one transaction.
 
@@ -193,7 +216,7 @@ class Machines:
             return self._insert(
                 connection,
                 machine.key,
-                machine.provider,
+                provider,
                 machine.shape,
                 machine.expires_at - machine.created_at,
                 attempt=machine.attempt + 1,
@@ -333,6 +356,7 @@ _UNLEASE = (
     .where(_OF_KEY, machines.c.state == State.LEASED)
     .values(state=State.READY, changed_at=bindparam("now"))
 )
+_PLACES = select(machines.c.provider).where(_OF_KEY).distinct().order_by(machines.c.provider)
 _LAST = select(machines).where(_OF_KEY).order_by(machines.c.created_at.desc()).limit(1)
 
 
