@@ -6,7 +6,6 @@ An apply takes some 13 seconds, because the plugin lets ten pass before it looks
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +17,11 @@ import pytest
 from emulation.client import Emulation
 
 from tango_cloud.core import tags
-from tango_cloud.core.errors import TerraformUnusable
 from tango_cloud.core.model import MachineRequest, Market
-from tango_cloud.core.settings import load
-from tango_cloud.terraform.binary import resolve
-from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
-from tango_cloud.terraform.runner import Terraform
-from tango_cloud.terraform.workspace import Workspaces
-from tango_cloud.wiring import build_provider
 
 from ..aws import make_aws_deployment
-from .provider_contract import Cloud, ProviderContract
+from .emulated_cloud import Applied, EmulatedCloud, envelope_applied
+from .provider_contract import ProviderContract
 
 OWNER = "contract"
 """The deployment that the envelope is of."""
@@ -37,14 +30,8 @@ ODD = "Ünïcode/ <&> *? 日本 \u202e\"'$(id)_" * 12
 
 
 @dataclass
-class AwsCloud(Cloud):
-    """With one envelope for all deployments."""
-
+class AwsCloud(EmulatedCloud):
     emulation: Emulation = field(kw_only=True)
-    applied: Mapping[str, Any] = field(kw_only=True)
-
-    def envelope(self, deployment: str) -> object:
-        return self.applied
 
     def described(self, uids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Instances by uid, as EC2 describes those that are not gone."""
@@ -72,20 +59,12 @@ class AwsCloud(Cloud):
         return found
 
 
-@dataclass
-class Applied:
-    workspaces: Workspaces
-    provider: Any
-    envelope: Any
-
-
 @pytest.fixture(scope="module")
 def applied(
     running_emulation: Emulation,
     aws_network: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Applied]:
-    """The envelope, in the environment of the emulation."""
     folder = tmp_path_factory.mktemp("contract")
     more = {
         "TANGO_CLOUD_AWS__SSH_FROM": f'["{SSH_FROM}"]',
@@ -93,24 +72,8 @@ def applied(
         **aws_network,
     }
     deployment = make_aws_deployment(folder, running_emulation, folder / "state", OWNER, **more)
-    try:
-        binary = resolve()
-    except TerraformUnusable as error:
-        pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in deployment.environment.items():
-            patch.setenv(name, value)
-        patch.chdir(folder)
-        provider = build_provider(load(), "aws")
-        configuration = write_cli_config(folder / "cli.tfrc", find_mirror())
-        environment = terraform_environment(os.environ, cli_config=configuration, plugin_cache=None)
-        workspaces = Workspaces(folder / "workspaces", Terraform(binary, environment))
-        outputs = (
-            workspaces.open("aws", "envelope", environment=provider.environment())
-            .apply(folder / "envelope", provider.envelope_variables(OWNER))
-            .outputs
-        )
-        yield Applied(workspaces, provider, outputs["envelope"])
+    with envelope_applied(deployment) as applied:
+        yield applied
 
 
 @pytest.fixture
