@@ -55,10 +55,11 @@ def main() -> None:
 
 
 def _compare(emulation: Emulation) -> None:
+    kind = "a network namespace with an sshd" if emulation.interface else "a program on loopback"
     report.say(
         "Seconds, medians of "
         + ", ".join(f"{rounds} (N = {count})" for count, rounds in ROUNDS.items())
-        + f" rounds, on {emulation.backend}, each instance a network namespace with an sshd. "
+        + f" rounds, on {emulation.backend}, each instance {kind}. "
         "Ready means the same everywhere: found by tag, connected with the expected host key, and "
         "that key replaced by one made on the machine. `raw RunInstances`: boto3 asks for all at "
         "once, one call each because each has tags and user data of its own, with the same "

@@ -1,100 +1,42 @@
-"""An emulation in a process of its own, for tests and benchmarks."""
+"""An emulated EC2 in a process of its own, for tests and benchmarks."""
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import json
-import os
-import shutil
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
 
 from emulation.backend import Choice
 from emulation.faults import Fault
-from emulation.network import record_of
+from emulation.running import Running, Unavailable, why_not
 
 __all__ = ["Emulation", "Fault", "Unavailable", "why_not"]
-_START_SECONDS = 120
-_STOP_SECONDS = 30
-_PROGRAMS = ("ip", "sshd", "sudo")
 
 
-class Unavailable(Exception):
-    """No emulation can run here. The message says why."""
+@dataclass(kw_only=True)
+class Emulation(Running):
+    """`endpoint` is the proxy's, `backend_endpoint` goes past it."""
 
-
-def why_not() -> str:
-    """Why hosts cannot be made here, in words; empty when nothing is known against it."""
-    if sys.platform != "linux":
-        return "an emulation needs Linux"
-    if os.geteuid() != 0:
-        return "an emulation needs root: its hosts have networks and users of their own"
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
-    return f"an emulation needs {', '.join(missing)}" if missing else ""
-
-
-@dataclass
-class Emulation:
-    """`endpoint` is the proxy's, `backend_endpoint` goes past it; `network` (CIDR) holds the
-    addresses at which instances are real hosts."""
-
-    folder: Path
     backend: str
-    endpoint: str
     backend_endpoint: str
-    network: str
-    interface: str
-    environment: dict[str, str]
-    _process: subprocess.Popen[str] = field(repr=False)
-    _subnetworks: int = 0
 
     @classmethod
     def start(
-        cls, folder: Path, *, backend: Choice = "auto", network: str | None = None
+        cls,
+        folder: Path,
+        *,
+        backend: Choice = "auto",
+        network: str | None = None,
+        loopback: bool = False,
     ) -> Emulation:
-        """Returns when it answers; logs go to `folder`. Raises Unavailable."""
-        if reason := why_not():
-            raise Unavailable(reason)
-        folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "emulation", "--json", "--backend", backend]
-        argv += ["--folder", str(folder), *(["--network", network] if network else [])]
-        here = str(Path(__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": here}
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                argv,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                # A terminal's interrupt is for the tests, which need us to tidy up.
-                start_new_session=True,
-            )
-        assert process.stdout
-        line = process.stdout.readline()
-        if not line:
-            process.wait(_STOP_SECONDS)
-            raise Unavailable((folder / "log").read_text().strip()[-2000:])
-        return cls(folder=folder, _process=process, **json.loads(line))
+        """Returns when it answers; logs go to `folder`. `loopback`: hosts as they are without root.
 
-    def subnetwork(self) -> str:
-        """A /20 of the network that nobody was given yet: VPCs may not share addresses here."""
-        # The first is the one in the environment.
-        self._subnetworks += 1
-        cidrs = list(ipaddress.IPv4Network(self.network).subnets(new_prefix=20))
-        return str(cidrs[self._subnetworks])
+        Raises Unavailable.
+        """
+        options = ["--backend", backend, *(["--network", network] if network else [])]
+        return cls.run(folder, "emulation", options, loopback=loopback)
 
     def client(self, service: str = "ec2") -> Any:
         """A client past the proxy: what it does meets no fault and is not counted."""
@@ -115,83 +57,4 @@ class Emulation:
         return str(made["ImageId"])
 
     def order(self, fault: Fault) -> None:
-        self._control("POST", "faults", fault.as_json())
-
-    def clear(self) -> None:
-        """Forget all faults. Hosts that already suffer from one go on to."""
-        self._control("DELETE", "faults")
-
-    def calls(self) -> Counter[str]:
-        """How many calls of each action (`ec2:RunInstances`) came since the last reset."""
-        return Counter(self._control("GET", "calls"))
-
-    def reset_calls(self) -> None:
-        self._control("DELETE", "calls")
-
-    def hosts(self) -> list[dict[str, str]]:
-        """Each with instance_id, address, zone, instance_type, market, image, and status:
-        `booting`, `ready`, `off`, or `failed: ...`."""
-        found: list[dict[str, str]] = self._control("GET", "hosts")
-        return found
-
-    def kill_host(self, instance_id: str, *, terminate: bool = False) -> None:
-        """The host dies at once; the instance goes on to run, or is terminated."""
-        self._control("POST", f"hosts/{instance_id}/kill", {"terminate": terminate})
-
-    def interrupt(self, instance_id: str, seconds: float) -> None:
-        """A spot interruption: notice on the metadata service now, the end in `seconds`."""
-        self._control("POST", f"hosts/{instance_id}/interrupt", {"seconds": seconds})
-
-    def console(self, instance_id: str) -> str:
-        path = self.folder / "consoles" / f"{instance_id}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def processes(self) -> list[psutil.Process]:
-        """Of the emulation and of all its hosts."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            own = psutil.Process(self._process.pid)
-            return [own, *own.children(recursive=True)]
-        return []
-
-    def stop(self) -> None:
-        """End it, and make sure that nothing of it is left."""
-        processes = self.processes()
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        try:
-            status = self._process.wait(_STOP_SECONDS)
-        finally:
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait()
-            self._process.stdout.close()
-        assert status == 0, (self.folder / "log").read_text()[-2000:]
-        _, alive = psutil.wait_procs(processes, timeout=5)
-        assert not alive, alive
-        self.assert_nothing_left()
-
-    def assert_nothing_left(self) -> None:
-        shown = subprocess.run(
-            ["ip", "route", "show", "table", "all"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        linked = Path("/sys/class/net", self.interface).exists()
-        # With a record somebody else has the network by now.
-        if not record_of(ipaddress.IPv4Network(self.network)).exists():
-            assert self.network.rpartition("0.0/")[0] not in shown.stdout
-            assert not linked
-        assert str(self.folder) not in Path("/proc/mounts").read_text()
-
-    def _control(self, method: str, path: str, content: object = None) -> Any:
-        data = None if content is None else json.dumps(content).encode()
-        url = f"{self.endpoint}/_emulation/{path}"
-        request = urllib.request.Request(url, data, method=method)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise ValueError(error.read().decode()) from error
+        self.control("POST", "faults", fault.as_json())

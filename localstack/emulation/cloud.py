@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +16,25 @@ import aiohttp
 from aiohttp import web
 
 from emulation import backend as backends
-from emulation.control import application
+from emulation.control import Control, End
 from emulation.ec2 import Backend, Error, numbered, text
-from emulation.faults import Faults
+from emulation.faults import Fault, Faults
+from emulation.hosting import Hosting
 from emulation.hosts import Hosts, Launched
 from emulation.launches import Launches
-from emulation.network import Network
+from emulation.metadata import Metadata
+from emulation.program import told_to_end
 from emulation.proxy import Proxy
-from emulation.spawner import Spawner
 
 REGION = "us-east-1"
 _RECONCILE_SECONDS = 5
 _IDS_AT_ONCE = 100
+_FORM_BYTES = 64 << 20
+"""The largest form that is read."""
+_REASONS: dict[End, tuple[str, str]] = {
+    "interrupted": ("Server.SpotInstanceTermination", "Spot instance termination"),
+    "died": ("Server.InternalError", "as ordered"),
+}
 _log = logging.getLogger("emulation")
 
 
@@ -50,15 +56,11 @@ class Description:
 class Cloud:
     def __init__(
         self,
-        folder: Path,
-        network: Network,
-        spawner: Spawner,
+        hosting: Hosting,
         process: backends.Process | backends.Elsewhere,
         port: int,
     ) -> None:
-        self._folder = folder
-        self._network = network
-        self._spawner = spawner
+        self._hosting = hosting
         self._port = port
         self._process = process
 
@@ -83,12 +85,11 @@ class Cloud:
 
     @contextlib.asynccontextmanager
     async def _serving(self, backend: Backend) -> AsyncIterator[Description]:
-        consoles = self._folder / "consoles"
-        consoles.mkdir()
-        hosts = Hosts(self._spawner, self._network, consoles, self._powered_off)
+        ours = self._hosting
+        hosts = Hosts(ours.spawner, ours.network, ours.consoles, self._powered_off, Metadata)
         self._proxy = Proxy(backend, Launches(backend), Faults(), hosts)
         await hosts.start()
-        runner = web.AppRunner(application(self._proxy), access_log=None, shutdown_timeout=0.5)
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=512)
         await site.start()
@@ -102,17 +103,36 @@ class Cloud:
 
     def _description(self, port: int) -> Description:
         endpoint = f"http://127.0.0.1:{port}"
-        network = str(self._network.cidr)
+        network = self._hosting.network
         environment = {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "TANGO_CLOUD_AWS__NETWORK_CIDR": str(next(self._network.cidr.subnets(new_prefix=20))),
+            "TANGO_CLOUD_AWS__NETWORK_CIDR": str(next(network.cidr.subnets(new_prefix=20))),
         }
+        if network.reach:
+            environment["TANGO_CLOUD_AWS__REACH"] = str(network.reach)
         name, url = self._process.name, self._process.url
-        return Description(endpoint, name, url, network, self._network.interface, environment)
+        return Description(endpoint, name, url, str(network.cidr), network.interface, environment)
+
+    def _application(self) -> web.Application:
+        proxy, faults = self._proxy, self._proxy.faults
+        control = Control(
+            proxy.hosts,
+            proxy.calls,
+            lambda given: faults.order(Fault(**given)),
+            faults.clear,
+            self._end,
+        )
+        made = web.Application(client_max_size=_FORM_BYTES)
+        made.add_routes(control.routes())
+        made.router.add_route("*", "/{path:.*}", proxy.handle)
+        return made
+
+    async def _end(self, instance: Launched, why: End) -> None:
+        await self._proxy.terminate(instance, *_REASONS[why])
 
     async def _powered_off(self, instance: Launched) -> None:
         """The host has shut itself down: what becomes of the instance is its own attribute."""
@@ -158,28 +178,14 @@ class Cloud:
         await self._proxy.ended(over)
 
 
-async def run(
-    folder: Path,
-    network: Network,
-    spawner: Spawner,
-    choice: str,
-    port: int,
-    *,
-    as_json: bool,
-) -> None:
-    """The whole life of an emulation; ends on SIGINT and SIGTERM, and with `as_json` when the
-    standard input does: then the process that started it is dead. `choice` may be a URL.
+async def run(folder: Path, hosting: Hosting, choice: str, port: int, *, as_json: bool) -> None:
+    """The whole life of an emulation, until it is told to end. `choice` may be a URL.
 
     Raises NoBackend.
     """
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, over.set)
-    if as_json:
-        loop.add_reader(sys.stdin.fileno(), over.set)
+    over = told_to_end(with_stdin=as_json)
     process = _backend(choice, folder / "backend")
-    cloud = Cloud(folder, network, spawner, process, port)
+    cloud = Cloud(hosting, process, port)
     async with cloud.running() as description:
         if as_json:
             print(description.as_json(), flush=True)

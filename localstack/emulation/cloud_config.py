@@ -11,7 +11,7 @@ import yaml
 HEADER = "#cloud-config"
 _TOP = {
     *("ssh_deletekeys", "ssh_genkeytypes", "ssh_keys", "users", "disable_root", "ssh_pwauth"),
-    *("write_files", "runcmd"),
+    *("ssh_publish_hostkeys", "write_files", "runcmd"),
 }
 _USER = {
     *("name", "gecos", "homedir", "shell", "lock_passwd", "system", "no_create_home", "uid"),

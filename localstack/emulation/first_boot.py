@@ -33,6 +33,13 @@ def prepare(config: dict[str, Any]) -> list[str]:
     return faults
 
 
+def published(config: dict[str, Any]) -> list[str]:
+    """The public host keys that the cloud is to be told."""
+    if not config.get("ssh_publish_hostkeys", {}).get("enabled"):
+        return []
+    return [path.read_text().strip() for path in sorted(_KEYS.glob("ssh_host_*_key.pub"))]
+
+
 def sshd() -> str:
     """Its full path, which it starts again for each connection."""
     found = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from emulation import cloud_config
-from emulation.metadata import Facts, Metadata
+from emulation.hosting import console_of
+from emulation.keys import new_key
+from emulation.loopback import Loopback
 from emulation.network import Network
-from emulation.spawner import Spawner
+from emulation.spawner import PACKET, Spawner
 
-_PACKET = 1 << 17
+_TOLD = ("instance_id", "address", "image", "instance_type", "zone", "region", "market")
 _log = logging.getLogger("emulation.hosts")
 
 
 @dataclass(frozen=True)
 class Launched:
-    """An instance as the answer to RunInstances has it, and the user data that it was given."""
+    """An instance as its cloud tells of it, and the user data that it was given."""
 
     instance_id: str
     address: str
@@ -39,6 +38,27 @@ class Launched:
     region: str
     market: str
     user_data: str
+    hostname: str = ""
+    """Of the host; without one it is named after its address."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What else the cloud tells it about itself."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an instance can learn about itself."""
+
+    instance: Launched
+    interruption: dt.datetime | None = None
+    """When it will be taken back, once that is known."""
+
+
+Find = Callable[[str], Facts | None]
+"""The facts of the instance with an address; None when there is none, or its host is off."""
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Metadata = Callable[[Find], Handler]
+"""The metadata service of a cloud: answers what hosts ask at 169.254.169.254, port 80. Who asks is
+known by the address of the request (`remote`)."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +81,27 @@ class _Host:
     started: bool = False
     starting: asyncio.Task[None] | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    host_keys: list[str] = field(default_factory=list)
+    """Those that it has made and published."""
+    own_host_key: bool = True
 
 
 class Hosts:
-    """`on_poweroff` is told the id of an instance whose host has been shut down from inside."""
+    """`on_poweroff` is told of an instance whose host has been shut down from inside."""
 
     def __init__(
         self,
         spawner: Spawner,
-        network: Network,
+        network: Network | Loopback,
         consoles: Path,
         on_poweroff: Callable[[Launched], Awaitable[None]],
+        metadata: Metadata,
     ) -> None:
         self._spawner = spawner
         self._network = network
         self._consoles = consoles
         self._on_poweroff = on_poweroff
+        self._metadata = metadata(self._facts)
         self._hosts: dict[str, _Host] = {}
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,8 +112,9 @@ class Hosts:
         for end in (self._spawner.commands, self._spawner.events):
             end.setblocking(False)
         loop.add_reader(self._spawner.events, self._read_events)
-        metadata = web.Server(Metadata(self._facts).handle)
-        self._server = await loop.create_server(metadata, sock=self._spawner.metadata)
+        if self._spawner.metadata:
+            metadata = web.Server(self._metadata)
+            self._server = await loop.create_server(metadata, sock=self._spawner.metadata)
 
     def close(self) -> None:
         """The spawner's death is every host's."""
@@ -102,20 +128,24 @@ class Hosts:
         """Give the instance a host, if its user data is for cloud-init. Returns at once."""
         if not instance.user_data.startswith(cloud_config.HEADER):
             return  # somebody else's: a record is enough for it
-        host = self._hosts[instance.instance_id] = _Host(instance)
+        own = trouble.own_host_key
+        host = self._hosts[instance.instance_id] = _Host(instance, own_host_key=own)
         try:
             config = cloud_config.parse(instance.user_data) or {}
             self._check_address(instance)
         except (cloud_config.Refused, ValueError) as error:
             self._fail(host, str(error))
             return
+        self._network.open(instance.address)
         order = {
             "id": instance.instance_id,
             "address": instance.address,
-            "hostname": "ip-" + instance.address.replace(".", "-"),
-            "console": str(self._consoles / f"{instance.instance_id}.log"),
+            "hostname": instance.hostname or "host-" + instance.address.replace(".", "-"),
+            "console": str(console_of(self._consoles, instance.instance_id)),
             "sshd": trouble.ssh,
-            "config": config if trouble.own_host_key else {**config, **_another_key()},
+            "config": config
+            if own or "ssh_keys" not in config
+            else {**config, "ssh_keys": new_key()},
         }
         if trouble.boots:
             host.starting = self._spawn(self._start(host, order, trouble.delay))
@@ -141,7 +171,8 @@ class Hosts:
         for host in ending:
             if host.started:
                 await host.gone.wait()
-            self._hosts.pop(host.instance.instance_id, None)
+            if self._hosts.pop(host.instance.instance_id, None):
+                self._network.forget(host.instance.address)
 
     async def kill(self, instance_id: str) -> None:
         """The host dies, its instance does not notice. Raises LookupError when there is none."""
@@ -162,9 +193,16 @@ class Hosts:
 
     def table(self) -> list[dict[str, str]]:
         return [
-            {**dataclasses.asdict(host.instance), "status": host.status}
+            {
+                **{name: getattr(host.instance, name) for name in _TOLD},
+                "status": host.status,
+            }
             for host in self._hosts.values()
         ]
+
+    def host_keys(self, instance_id: str) -> list[str]:
+        host = self._hosts.get(instance_id)
+        return host.host_keys if host else []
 
     def instance(self, instance_id: str) -> Launched | None:
         host = self._hosts.get(instance_id)
@@ -181,7 +219,7 @@ class Hosts:
     def _read_events(self) -> None:
         while True:
             try:
-                packet = self._spawner.events.recv(_PACKET)
+                packet = self._spawner.events.recv(PACKET)
             except BlockingIOError:
                 return
             if not packet:
@@ -195,6 +233,10 @@ class Hosts:
         match event["event"]:
             case "ready" if host.status == "booting":
                 host.status = "ready"
+            case "host_key":
+                host.host_keys.append(
+                    event["key"] if host.own_host_key else new_key()["ed25519_public"]
+                )
             case "failed":
                 self._fail(host, event["reason"])
             case "poweroff":
@@ -212,17 +254,7 @@ class Hosts:
         for host in self._hosts.values():
             instance = host.instance
             if instance.address == address and host.started and not host.gone.is_set():
-                data = {
-                    "instance-id": instance.instance_id,
-                    "ami-id": instance.image,
-                    "instance-type": instance.instance_type,
-                    "instance-life-cycle": instance.market,
-                    "local-ipv4": instance.address,
-                    "local-hostname": "ip-" + instance.address.replace(".", "-"),
-                    "placement/availability-zone": instance.zone,
-                    "placement/region": instance.region,
-                }
-                return Facts(instance.user_data, data, instance.region, host.interruption)
+                return Facts(instance, host.interruption)
         return None
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
@@ -234,16 +266,3 @@ class Hosts:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _another_key() -> dict[str, object]:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    return {"ssh_keys": {"ed25519_private": private.decode(), "ed25519_public": public.decode()}}

@@ -78,6 +78,9 @@ class _Init:
         faults = first_boot.prepare(self._order["config"])
         if faults:
             self._tell("failed", reason="; ".join(faults))
+        # cloud-init itself puts them where the cloud's metadata service has a place for them.
+        for key in first_boot.published(self._order["config"]):
+            self._tell("host_key", key=key)
         if self._order["sshd"]:
             self._start_sshd()
             self._wait_for_sshd()

@@ -177,13 +177,14 @@ def launched(answer: ET.Element, region: str, given: Parameters, call: Call) -> 
     return [
         Launched(
             instance_id=ec2.text(item, "instanceId"),
-            address=ec2.text(item, "privateIpAddress"),
+            address=(address := ec2.text(item, "privateIpAddress")),
             image=ec2.text(item, "imageId"),
             instance_type=ec2.text(item, "instanceType"),
             zone=ec2.text(item, "placement/availabilityZone"),
             region=region,
             market=call.market,
             user_data=ec2.user_data(given),
+            hostname="ip-" + address.replace(".", "-"),
         )
         for item in answer.findall("instancesSet/item")
     ]

@@ -5,40 +5,28 @@ A host is known by its address. Without a token, which only a PUT gets, nothing 
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+
+from emulation.hosts import Facts, Find
 
 _TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 _TOKEN = "X-aws-ec2-metadata-token"
 _LONGEST_SECONDS = 21600
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What an instance can learn about itself."""
-
-    user_data: str
-    data: Mapping[str, str]
-    """By the path below /latest/meta-data/."""
-    region: str
-    interruption: dt.datetime | None = None
-
-
 @dataclass
 class Metadata:
-    """`find` gives the facts of the instance with an address; None when there is none."""
-
-    find: Callable[[str], Facts | None]
+    find: Find
     _tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Whose each token is, and when it ends (monotonic)."""
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
         address = request.remote or ""
         facts = self.find(address)
         if facts is None:
@@ -65,21 +53,31 @@ class Metadata:
 
 
 def _content(facts: Facts, path: str) -> str | None:
+    instance = facts.instance
     if path == "/latest/user-data":
-        return facts.user_data
+        return instance.user_data
     if path == "/latest/dynamic/instance-identity/document":
         document = {
-            "instanceId": facts.data["instance-id"],
-            "region": facts.region,
-            "availabilityZone": facts.data["placement/availability-zone"],
-            "instanceType": facts.data["instance-type"],
-            "privateIp": facts.data["local-ipv4"],
+            "instanceId": instance.instance_id,
+            "region": instance.region,
+            "availabilityZone": instance.zone,
+            "instanceType": instance.instance_type,
+            "privateIp": instance.address,
         }
         return json.dumps(document)
     root = "/latest/meta-data/"
     if not path.startswith(root):
         return None
-    data = dict(facts.data)
+    data = {
+        "instance-id": instance.instance_id,
+        "ami-id": instance.image,
+        "instance-type": instance.instance_type,
+        "instance-life-cycle": instance.market,
+        "local-ipv4": instance.address,
+        "local-hostname": instance.hostname,
+        "placement/availability-zone": instance.zone,
+        "placement/region": instance.region,
+    }
     if facts.interruption:
         moment = facts.interruption.strftime("%Y-%m-%dT%H:%M:%SZ")
         data["spot/instance-action"] = json.dumps({"action": "terminate", "time": moment})

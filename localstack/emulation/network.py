@@ -25,7 +25,7 @@ from typing import IO
 METADATA_ADDRESS = "169.254.169.254"
 _RECORDS = Path("/run/tango-cloud-emulation")
 """A file for each network in use, locked by the emulation that uses it."""
-_CANDIDATES = tuple(ipaddress.IPv4Network(f"10.{n}.0.0/16") for n in range(128, 255))
+CANDIDATES = tuple(ipaddress.IPv4Network(f"10.{n}.0.0/16") for n in range(128, 255))
 _LAST_RESORT = 4_000_000_000
 """Metric of the unreachable route: the route to the router goes before it."""
 _GONE_SECONDS = 15
@@ -50,6 +50,9 @@ def ip(lines: Iterable[str]) -> None:
 
 class Network:
     """A network of ours from its making to `close`. Raises NoNetwork when none can be had."""
+
+    reach: Path | None = None
+    """The file that translates its addresses; none of them needs it. See `loopback.py`."""
 
     def __init__(self, wanted: str | None = None) -> None:
         self.cidr, self._record = _claim(wanted)
@@ -97,6 +100,12 @@ class Network:
             ]
         )
 
+    def open(self, address: str) -> None:
+        """An instance has it."""
+
+    def forget(self, address: str) -> None:
+        """The instance is gone."""
+
     def wait_until_gone(self) -> None:
         """Once the router is dead the kernel removes its end of the link, and ours with it."""
         deadline = time.monotonic() + _GONE_SECONDS
@@ -120,7 +129,7 @@ def _claim(wanted: str | None) -> tuple[ipaddress.IPv4Network, IO[str]]:
         _remove_leftovers()
         routes = _routes()
         # By chance, so that nobody soon gets what somebody has just given up and still looks at.
-        choice = random.sample(_CANDIDATES, len(_CANDIDATES))
+        choice = random.sample(CANDIDATES, len(CANDIDATES))
         for cidr in [ipaddress.IPv4Network(wanted)] if wanted else choice:
             if not any(cidr.overlaps(route) for route in routes):
                 break

@@ -28,26 +28,24 @@ from emulation import inside
 from emulation.network import METADATA_ADDRESS, Network, NoNetwork, ip
 from tango_cloud.machine import syscalls
 
-_PACKET = 1 << 17
+PACKET = 1 << 17
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
 class Spawner:
-    """What the main process has of it. `metadata` listens on the router."""
+    """What the main process has of it. `metadata` listens where hosts expect that service."""
 
     pid: int
     commands: socket.socket
     events: socket.socket
-    metadata: socket.socket
+    metadata: socket.socket | None
 
 
 def fork_spawner(network: Network, folder: Path) -> Spawner:
     """Raises NoNetwork when this process may not make what hosts need."""
-    commands, their_commands = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    events, their_events = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (commands, their_commands, events, their_events):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    commands, their_commands = channel()
+    events, their_events = channel()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -62,13 +60,21 @@ def fork_spawner(network: Network, folder: Path) -> Spawner:
             os._exit(1)
     their_commands.close()
     their_events.close()
-    message, descriptors, _, _ = socket.recv_fds(events, _PACKET, 1)
+    message, descriptors, _, _ = socket.recv_fds(events, PACKET, 1)
     if not descriptors:
         os.waitpid(pid, 0)
         reason = json.loads(message)["reason"] if message else "it ended"
         raise NoNetwork(f"no hosts can be made here: {reason}")
     network.reach_router()
     return Spawner(pid, commands, events, socket.socket(fileno=descriptors[0]))
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """For packets."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    return ends
 
 
 @dataclass
@@ -116,7 +122,7 @@ class _Spawner:
         """All commands that are there: many hosts that are wanted together are made together."""
         while True:
             try:
-                packet = self._commands.recv(_PACKET, socket.MSG_DONTWAIT)
+                packet = self._commands.recv(PACKET, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             if not packet:

@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 from emulation.client import Emulation, Fault
 
-from ..aws import IMAGE
+from ..aws import IMAGE, need_systems
 from ..waiting import wait_until
 from .local_cloud import run
 from .provider_contract import Keys
@@ -109,15 +109,16 @@ class Account:
 
     def command(self, instance: Mapping[str, Any], command: str) -> tuple[int, str]:
         """Exit status and output of a command; the machine must prove its host key."""
-        with socket.create_connection((instance["PrivateIpAddress"], 22), timeout=5) as raw:
+        address, port, login = self.emulation.place(instance["PrivateIpAddress"])
+        with socket.create_connection((address, port), timeout=5) as raw:
             transport = paramiko.Transport(raw)
             try:
                 transport.start_client(timeout=10)
                 key = transport.get_remote_server_key()
                 if f"{key.get_name()} {key.get_base64()}" not in self.host.public:
                     raise paramiko.BadHostKeyException("", key, key)
-                login = paramiko.Ed25519Key(file_obj=io.StringIO(self.login.private))
-                transport.auth_publickey("tango", login)
+                key = paramiko.Ed25519Key(file_obj=io.StringIO(self.login.private))
+                transport.auth_publickey(login, key)
                 status, out, error = run(transport, command)
                 return status, (out + error).decode()
             finally:
@@ -139,7 +140,16 @@ def account(shared_account: Account, emulation: Emulation) -> Iterator[Account]:
     wait_until(lambda: not emulation.hosts(), SECONDS)
 
 
-def test_a_machine_is_what_its_user_data_says_and_ends_with_its_instance(account: Account) -> None:
+@pytest.fixture
+def system(emulation: Emulation) -> None:
+    need_systems(emulation)
+
+
+needs_system = pytest.mark.usefixtures("system")
+
+
+@needs_system
+def test_a_machine_is_what_its_user_data_says(account: Account) -> None:
     file = {"path": "/etc/x/secret", "content": "word", "permissions": "0600"}
     user_data = account.user_data(write_files=[file], runcmd=[["touch", "/var/lib/done"]])
     instance = account.ready(UserData=user_data)
@@ -150,9 +160,14 @@ def test_a_machine_is_what_its_user_data_says_and_ends_with_its_instance(account
         "word/var/lib/done\n",
     )
     assert not Path("/etc/x").exists()
+
+
+def test_a_machine_ends_with_its_instance(account: Account) -> None:
+    instance = account.ready()
+    assert account.command(instance, "echo alive") == (0, "alive\n")
     account.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
     wait_until(lambda: not account.status(instance), SECONDS)
-    with pytest.raises(OSError):  # noqa: PT011 - unreachable, or a time-out
+    with pytest.raises((OSError, LookupError)):  # unreachable, a time-out, or no address
         account.command(instance, "true")
 
 
@@ -165,13 +180,18 @@ def test_a_machine_that_is_ended_behind_the_proxy_goes_too(account: Account) -> 
 def test_user_data_that_is_not_understood_is_refused_by_name(account: Account) -> None:
     instance = account.launch(UserData=account.user_data(packages=["make"]))
     assert account.status(instance) == "failed: packages: not supported"
-    failed = account.launch(UserData=account.user_data(runcmd=["systemctl mask ssh"]))
-    wait_until(lambda: account.status(failed) != "booting", SECONDS)
-    assert "not supported: mask ssh" in account.status(failed)
     other = account.launch(UserData="#!/bin/sh\n")
     assert not account.status(other), "none of ours: a record, as LocalStack has it"
 
 
+@needs_system
+def test_a_command_that_is_not_understood_is_refused_by_name(account: Account) -> None:
+    failed = account.launch(UserData=account.user_data(runcmd=["systemctl mask ssh"]))
+    wait_until(lambda: account.status(failed) != "booting", SECONDS)
+    assert "not supported: mask ssh" in account.status(failed)
+
+
+@needs_system
 def test_power_off_ends_the_instance(account: Account) -> None:
     instance = account.ready()
     account.command(instance, "sudo -n systemctl poweroff")
@@ -196,6 +216,7 @@ def test_a_launch_template_says_what_power_off_does(account: Account) -> None:
     assert attribute["InstanceInitiatedShutdownBehavior"] == {"Value": "terminate"}
 
 
+@needs_system
 def test_a_timer_fires_at_its_moment(account: Account) -> None:
     moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + 2))
     units = {
@@ -208,6 +229,7 @@ def test_a_timer_fires_at_its_moment(account: Account) -> None:
     wait_until(lambda: account.state(instance) == "terminated", SECONDS)
 
 
+@needs_system
 def test_the_metadata_service_wants_a_token_and_can_be_kept_from_a_user(account: Account) -> None:
     instance = account.ready()
     url, ask = "http://169.254.169.254/latest", "curl -s -m 5 -w '%{http_code}'"
@@ -301,6 +323,7 @@ def test_a_host_dies_alone_or_with_its_instance(account: Account) -> None:
     assert (account.status(both), account.state(both)) == ("", "terminated")
 
 
+@needs_system
 def test_a_spot_instance_hears_of_its_end_first(account: Account) -> None:
     instance = account.ready(InstanceMarketOptions={"MarketType": "spot"})
     url = "http://169.254.169.254/latest"

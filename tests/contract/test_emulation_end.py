@@ -16,6 +16,7 @@ from ..aws import IMAGE
 from .test_emulation import Account
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root: test_emulation_loopback.py")
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_nothing_is_left_of_an_emulation(tmp_path: Path, end: str) -> None:
     try:

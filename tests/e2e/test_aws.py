@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emulation.client import Emulation
 
-from ..aws import AwsDeployment, make_aws_deployment
+from ..aws import AwsDeployment, make_aws_deployment, need_systems
 from .main_job import run_main_job
 
 
@@ -22,6 +22,7 @@ def test_a_job_is_kept_from_the_metadata_service_and_root_is_not_among_its_power
     aws: AwsDeployment,
 ) -> None:
     """User data stands there: the bootstrap host key, for one."""
+    need_systems(aws.emulation)
     ask = "curl -s -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60'"
     job = aws.job(
         "curious",
@@ -57,7 +58,7 @@ def test_kept_machines_are_listed_and_destroyed_and_the_envelope_goes_last(
     (listed,) = json.loads(aws.run("vms", "--json").stdout)
     (described,) = aws.described()
     assert listed["instance_id"] == described["InstanceId"]
-    assert listed["address"] == described["PrivateIpAddress"]
+    assert listed["address"] == emulation.place(described["PrivateIpAddress"])[0]
     refused = aws.run("destroy", "--envelope")
     assert (refused.returncode, "machines" in refused.stderr) == (2, True)
     assert aws.run("destroy", "--all").returncode == 0

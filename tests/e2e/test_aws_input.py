@@ -102,6 +102,8 @@ def test_an_endpoint_that_does_not_answer_is_named(
 
 def test_a_region_that_does_not_exist(aws: AwsDeployment) -> None:
     """Only Terraform's plugin knows that here: at the real endpoints no name would be found."""
+    if aws.emulation.backend == "moto":
+        pytest.skip("moto's server breaks on a region that it does not know")
     done = run(aws, AWS_REGION="us-nowhere-7")
     assert_refused(aws, done, 3, "invalid AWS Region: us-nowhere-7 (expected aws.region or")
     assert json.loads(aws.run("vms", "--json", TANGO_CLOUD_PROVIDER="aws").stdout) == []
@@ -129,7 +131,8 @@ def test_doctor_examines_the_account(aws: AwsDeployment) -> None:
     found = {check["subject"]: check for check in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
     assert found["AWS region"]["finding"] == "us-east-1 (from AWS_REGION)"
-    assert "account 000000000000" in found["AWS identity"]["finding"]
+    account = aws.emulation.client("sts").get_caller_identity()["Account"]
+    assert f"account {account}" in found["AWS identity"]["finding"]
     assert IMAGE in found["images"]["finding"]
     assert found["a default machine"]["finding"].startswith("t3.small, on-demand; ")
     assert "tango-deployment = input" in found["AWS permissions"]["finding"]
@@ -149,7 +152,7 @@ def test_doctor_examines_the_account(aws: AwsDeployment) -> None:
         ("AWS identity", "give credentials in one of the usual AWS ways", NOBODY),
         ("AWS identity", "see the error", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
         ("a default machine", "correct the settings", variables({"INSTANCE_TYPES": '["x99*"]'})),
-        ("images", "make an AMI with a tag Name", variables({"IMAGE_OWNERS": '["123456789012"]'})),
+        ("images", "make an AMI with a tag Name", variables({"IMAGE_OWNERS": '["210987654321"]'})),
         ("settings", "correct it in tango-cloud.toml", variables({"NETWORK_CIDR": "nonsense"})),
     ],
 )

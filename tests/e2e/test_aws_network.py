@@ -18,6 +18,7 @@ _ALONE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--m
 _SECONDS = 240
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a network namespace takes root")
 def test_no_packet_leaves_for_a_job_on_an_emulated_ec2(tmp_path: Path) -> None:
     if reason := why_not():
         pytest.skip(reason)

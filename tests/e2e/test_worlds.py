@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from ..deployment import CHECKOUT, EXAMPLES, Deployment, leaving_nothing, make_deployment
+from ..unprivileged import User, another_user
 
 JOB = str(EXAMPLES / "c-calculator")
-SYSTEM_PYTHON = Path("/usr/bin/python3")
-UNPRIVILEGED = 54321
 
 
 def _passed(done: subprocess.CompletedProcess[str]) -> bool:
@@ -48,41 +45,21 @@ def test_without_terraform_on_the_path_the_package_brings_it(deployment: Deploym
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Deployment]:
-    """A deployment of another user's, who may not even read our home."""
-    if os.geteuid() != 0:
-        pytest.skip("all tests run without root here")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if not SYSTEM_PYTHON.exists() or version not in str(SYSTEM_PYTHON.resolve()):
-        pytest.skip(f"no Python {version} that other users may run")
-    folder = Path(tempfile.mkdtemp(prefix="tango-unprivileged-"))
-    os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    environment = [str(SYSTEM_PYTHON), "-m", "venv", "--without-pip", str(folder / "venv")]
-    subprocess.run(environment, check=True)
-    (installed,) = (folder / "venv").glob("lib/*/site-packages")
-    (installed / "all.pth").write_text(f"{CHECKOUT}\n{packages}\n")
-    made = make_deployment(folder, HOME=str(folder), PATH="/usr/local/bin:/usr/bin:/bin")
-    try:
-        with leaving_nothing(made):
-            yield made
-    finally:
-        shutil.rmtree(folder)
+def user() -> Iterator[User]:
+    with another_user() as user:
+        yield user
 
 
 @pytest.mark.parametrize("server", ["auto", "asyncssh"])
-def test_root_is_not_needed(unprivileged: Deployment, server: str) -> None:
-    user = ["--reuid", str(UNPRIVILEGED), "--regid", str(UNPRIVILEGED), "--clear-groups"]
-    if subprocess.run(["setpriv", *user, "test", "-r", JOB, "-a", "-r", str(CHECKOUT)]).returncode:
-        pytest.skip("the checkout may not be read by other users")
-    isolate = {"auto": "auto", "asyncssh": "no"}[server]
-    python = str(unprivileged.folder / "venv" / "bin" / "python")
-    done = unprivileged.execute(
-        ["setpriv", *user, python, "-m", "tango_cloud", "run", JOB, "--json"],
-        TANGO_CLOUD_LOCAL__SERVER=server,
-        TANGO_CLOUD_LOCAL__ISOLATE=isolate,
-    )
-    assert _passed(done)
+def test_root_is_not_needed(user: User, server: str) -> None:
+    deployment = make_deployment(user.folder, **user.environment)
+    with leaving_nothing(deployment):
+        done = deployment.execute(
+            user.command(user.python, "-m", "tango_cloud", "run", JOB, "--json"),
+            TANGO_CLOUD_LOCAL__SERVER=server,
+            TANGO_CLOUD_LOCAL__ISOLATE={"auto": "auto", "asyncssh": "no"}[server],
+        )
+        assert _passed(done)
 
 
 def test_an_installed_wheel_works_outside_the_checkout(tmp_path: Path) -> None:

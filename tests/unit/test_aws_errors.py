@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from tango_cloud.core.errors import (
     AuthenticationError,
@@ -180,9 +181,13 @@ def test_messages_are_short_and_end_with_what_to_do() -> None:
         (boto.ReadTimeoutError(endpoint_url="x"), ProviderUnavailable, ""),
         (boto.ConnectionClosedError(endpoint_url="x"), ProviderUnavailable, ""),
         (boto.SSLError(endpoint_url="x", error="bad"), ProviderUnavailable, "bad"),
+        # A proxy's page in HTML, say.
+        (ResponseParserError("invalid XML received"), ProviderUnavailable, "invalid XML"),
     ],
 )
-def test_what_boto_raises_by_itself(error: boto.BotoCoreError, kind: Kind, remedy: str) -> None:
+def test_what_boto_raises_by_itself(
+    error: boto.BotoCoreError | ResponseParserError, kind: Kind, remedy: str
+) -> None:
     found = errors.from_boto(error)
     assert type(found) is kind
     assert remedy in str(found)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+from botocore.parsers import ResponseParserError
 
 from tango_cloud.core.errors import (
     AuthenticationError,
@@ -199,11 +200,11 @@ def asking() -> Iterator[None]:
     """Raises what boto3 raises as ours. Every call to AWS is made in this."""
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         raise from_boto(error) from error
 
 
-def from_boto(error: ClientError | BotoCoreError) -> TangoCloudError:
+def from_boto(error: ClientError | BotoCoreError | ResponseParserError) -> TangoCloudError:
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         return of_code(code_of(error), message_of(error)) or (
