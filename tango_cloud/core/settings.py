@@ -36,6 +36,9 @@ FILE_NAME = "tango-cloud.toml"
 _DELIMITER = "__"
 _APP = "tango-cloud"
 _S3_PLACE = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*/?$"
+_PROJECT = r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$"
+_ZONE = r"^[a-z]+(-[a-z]+)+[0-9]+-[a-z]$"
+_GCP_NAME = r"^(projects/[a-z0-9.:-]+/.+/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Mebibytes = Annotated[int, Field(ge=1)]
@@ -226,6 +229,79 @@ class AwsSettings(Section):
         return public
 
 
+class GcpSettings(Section):
+    project: Annotated[str, Field(pattern=_PROJECT)] | None = None
+    """Project of the machines; unset: GOOGLE_CLOUD_PROJECT or the credentials' own."""
+    zones: Annotated[tuple[Annotated[str, Field(pattern=_ZONE)], ...], Field(min_length=1)] = (
+        "us-central1-a",
+        "us-central1-b",
+        "us-central1-c",
+        "us-central1-f",
+    )
+    """Zones to use, in this order; all of a region before the next region."""
+    machine_types: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "e2-*",
+        "n2-*",
+        "n2d-*",
+        "t2d-*",
+        "c3-*",
+        "c3d-*",
+        "t2a-*",
+        "c4a-*",
+    )
+    """Machine types that may be used, of equals the first preferred; `*` stands for anything."""
+    markets: Annotated[tuple[Literal["on-demand", "spot"], ...], Field(min_length=1)] = (
+        "on-demand",
+    )
+    """Markets to buy machines in, tried in this order."""
+    image_projects: tuple[Annotated[str, Field(pattern=_PROJECT)], ...] = ()
+    """Projects whose images may be used, tried in this order; empty: the machines' own."""
+    network_cidr: NetworkRange = "10.88.0.0/20"
+    """Range of the network that is made when there is no `network`."""
+    network: Annotated[str, Field(pattern=_GCP_NAME)] | None = None
+    """An existing network to use, by its name or path; unset: one is made."""
+    subnetworks: Annotated[
+        dict[str, Annotated[str, Field(pattern=_GCP_NAME)]], Field(validate_default=True)
+    ] = {}
+    """The subnetwork of `network` to use in each region of `zones`, by its name or path."""
+    ssh_from: tuple[SourceRange, ...] = ()
+    """Address ranges that may reach port 22; empty: the address of this host's default route."""
+    public_address: bool = False
+    """Whether machines have public addresses and are reached by them; needs `ssh_from`."""
+    reach: Path | None = None
+    """For tests only: a JSON file that says where emulated machines really answer."""
+
+    @field_validator("subnetworks")
+    @classmethod
+    def _one_in_each_region(
+        cls, subnetworks: dict[str, str], info: ValidationInfo
+    ) -> dict[str, str]:
+        if "network" in info.data and bool(subnetworks) != bool(info.data["network"]):
+            raise PydanticCustomError(
+                "subnetworks",
+                "Input should be the subnetworks of gcp.network: both are set, or neither",
+            )
+        regions = {zone.rpartition("-")[0] for zone in info.data.get("zones", ())}
+        missing = regions - set(subnetworks)
+        if subnetworks and missing:
+            raise PydanticCustomError(
+                "subnetworks",
+                "Input should be a subnetwork in each region of gcp.zones, in {missing} too",
+                {"missing": ", ".join(sorted(missing))},
+            )
+        return subnetworks
+
+    @field_validator("public_address")
+    @classmethod
+    def _not_open_by_accident(cls, public: bool, info: ValidationInfo) -> bool:
+        # This host's own address is often not the one that the internet sees.
+        if public and info.data.get("ssh_from") == ():
+            raise PydanticCustomError(
+                "public", "Input should be false, unless gcp.ssh_from says who may connect"
+            )
+        return public
+
+
 class VmmsSettings(Section):
     memory_unit: Literal["MiB", "KiB"] = "MiB"
     """Unit of `vm.memory`: Tango's Docker reads MiB, its ec2SSH reads KiB."""
@@ -254,6 +330,7 @@ class Settings(Section):
     ssh: SshSettings = SshSettings()
     local: LocalSettings = LocalSettings()
     aws: AwsSettings = AwsSettings()
+    gcp: GcpSettings = GcpSettings()
     vmms: VmmsSettings = VmmsSettings()
 
 

@@ -50,6 +50,11 @@ class Connections:
                 self._sessions[machine.uid] = session
             return session
 
+    def listens(self, machine: Machine, seconds: float) -> bool:
+        """Whether its SSH port accepts connections, of whomever."""
+        limit = min(self._connect_seconds, seconds)
+        return self._transport.listens(machine.address, machine.port, limit)
+
     def broken(self, machine: Machine, session: Session) -> None:
         """A session failed its user: the next one who wants the machine connects anew."""
         self._drop(machine.uid, session)

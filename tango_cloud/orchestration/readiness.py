@@ -63,6 +63,8 @@ class Readiness:
                 return Progress(machine, waiting_for=_because(machine, "its wave"))
             case State.CREATING:
                 return self._find(machine, fresh=news)
+            case State.STARTING if not machine.host_key:
+                return self._learn_host_key(machine, seconds)
             case State.STARTING:
                 return self._greet(machine, seconds)
             case State.READY | State.LEASED:
@@ -93,6 +95,20 @@ class Readiness:
             username=instance.username,
         )
         return Progress(moved or self._ledger.machines.get(machine.uid), waiting_for="SSH")
+
+    def _learn_host_key(self, machine: Machine, seconds: float) -> Progress:
+        """starting: the key that the machine made for itself, by word of the cloud.
+
+        That is asked when the machine listens: keys are published before, and a call for each
+        look at each machine would be too many.
+        """
+        if not self._connections.listens(machine, seconds):
+            return self._missing(machine) or Progress(machine, waiting_for="SSH")
+        key = self._sites[machine.provider].provider.host_key(machine.instance_id)
+        if not key:
+            return self._missing(machine) or Progress(machine, waiting_for="its host key")
+        now = self._ledger.machines.record(machine.uid, host_key=key)
+        return self._greet(now or machine, seconds)
 
     def _greet(self, machine: Machine, seconds: float) -> Progress:
         """starting → ready: the first connection, which also replaces the bootstrap host key.

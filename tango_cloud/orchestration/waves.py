@@ -151,9 +151,11 @@ class Waves:
         self._stacks.cancel()
 
     def _request(self, provider: Provider, wave: str, machine: Machine) -> MachineRequest:
-        """The machine as the provider is asked for it; its host key is on the books first."""
+        """The machine as the provider is asked for it; if we give it its host key, that is on the
+        books first."""
         pair = make_key_pair()
-        self._ledger.machines.record(machine.uid, host_key=pair.public)
+        if not provider.own_host_keys:
+            self._ledger.machines.record(machine.uid, host_key=pair.public)
         offers = provider.offers(machine.shape)
         expires = dt.datetime.fromtimestamp(machine.expires_at, dt.UTC).replace(microsecond=0)
         clients = tuple(self._ledger.clients.keys(machine.key.deployment))

@@ -23,6 +23,11 @@ JOB_USER = "autograde"
 _LIBRARY = "/usr/local/lib/tango-cloud"
 _ETC = "/etc/tango-cloud"
 _UNITS = "/etc/systemd/system"
+_OWN_KEY: Mapping[str, object] = {
+    "ssh_genkeytypes": ["ed25519"],
+    # Where the cloud has a place for it: Compute Engine's guest attributes.
+    "ssh_publish_hostkeys": {"enabled": True},
+}
 _PROGRAMS = ("host-key", "boot", "first-boot")
 _UNIT_FILES = (
     "tango-cloud-boot.service",
@@ -31,12 +36,13 @@ _UNIT_FILES = (
 )
 
 
-def user_data(bootstrap: Bootstrap, *, limit: int) -> str:
-    """The user data of one machine. Secret: it holds the machine's first host key.
+def user_data(bootstrap: Bootstrap, *, limit: int, own_host_key: bool = False) -> str:
+    """The user data of one machine. Secret, unless the machine makes its `own_host_key`: it holds
+    the first one else.
 
     Raises ConfigurationError when it is longer than the cloud's `limit`, in bytes.
     """
-    text = "#cloud-config\n" + json.dumps(configuration(bootstrap))
+    text = "#cloud-config\n" + json.dumps(configuration(bootstrap, own_host_key=own_host_key))
     if len(text) > limit:  # ASCII: a character is a byte
         raise ConfigurationError(
             [Fault("user data", f"{len(text)} bytes are too many", f"at most {limit}")]
@@ -44,15 +50,11 @@ def user_data(bootstrap: Bootstrap, *, limit: int) -> str:
     return text
 
 
-def configuration(bootstrap: Bootstrap) -> Mapping[str, object]:
+def configuration(bootstrap: Bootstrap, *, own_host_key: bool) -> Mapping[str, object]:
     """cloud-init's modules that have to do something, each with its argument."""
     return {
         "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
-        "ssh_keys": {
-            "ed25519_private": bootstrap.host_private_key.strip() + "\n",
-            "ed25519_public": bootstrap.host_public_key.strip() + "\n",
-        },
+        **(_OWN_KEY if own_host_key else _given_key(bootstrap)),
         "disable_root": True,
         "ssh_pwauth": False,
         "users": [
@@ -65,12 +67,22 @@ def configuration(bootstrap: Bootstrap) -> Mapping[str, object]:
             },
             {"name": JOB_USER, "shell": "/bin/sh", "lock_passwd": True},
         ],
-        "write_files": _files(bootstrap),
+        "write_files": _files(bootstrap, own_host_key=own_host_key),
         "runcmd": [[f"{_LIBRARY}/first-boot"]],
     }
 
 
-def _files(bootstrap: Bootstrap) -> Sequence[Mapping[str, str]]:
+def _given_key(bootstrap: Bootstrap) -> Mapping[str, object]:
+    return {
+        "ssh_genkeytypes": [],
+        "ssh_keys": {
+            "ed25519_private": bootstrap.host_private_key.strip() + "\n",
+            "ed25519_public": bootstrap.host_public_key.strip() + "\n",
+        },
+    }
+
+
+def _files(bootstrap: Bootstrap, *, own_host_key: bool) -> Sequence[Mapping[str, str]]:
     expires = bootstrap.expires.astimezone(dt.UTC)
     programs = {f"{_LIBRARY}/{name}": _content(f"{name}.sh") for name in _PROGRAMS}
     units = {f"{_UNITS}/{name}": _content(name) for name in _UNIT_FILES}
@@ -84,9 +96,10 @@ def _files(bootstrap: Bootstrap) -> Sequence[Mapping[str, str]]:
         f"{_ETC}/expires": f"{int(expires.timestamp())}\n",
         # No other machine has it: what an image brings along from another one is told by it.
         f"{_ETC}/first-key.pub": bootstrap.host_public_key.strip() + "\n",
-        # Its presence says that the host key is still the first.
-        f"{_ETC}/bootstrap": "",
     }
+    if not own_host_key:
+        # Its presence says that the host key is still the one that we gave.
+        plain[f"{_ETC}/bootstrap"] = ""
     return [
         *({"path": p, "permissions": "0755", "content": text} for p, text in programs.items()),
         *({"path": p, "permissions": "0644", "content": text} for p, text in plain.items()),

@@ -127,6 +127,13 @@ class LocalProvider:
     def sudo(self) -> bool:
         return False
 
+    @property
+    def own_host_keys(self) -> bool:
+        return False
+
+    def host_key(self, instance_id: str) -> str:
+        raise NotImplementedError(f"{instance_id} was told its host key")
+
     def images(self) -> Sequence[str]:
         return self._options.images
 

@@ -20,7 +20,8 @@ class Bootstrap:
     """What a machine must know before it is first reached.
 
     The host key (OpenSSH private key format) only proves the first connection and is replaced then,
-    because user data can be read from the machine.
+    because user data can be read from the machine. Where machines make their own, its public half
+    is merely a word that no other machine has.
     """
 
     host_private_key: str = field(repr=False)
@@ -68,6 +69,12 @@ class Provider(Protocol):
         """Whether the account that we log in with becomes root by `sudo -n`."""
         ...
 
+    @property
+    def own_host_keys(self) -> bool:
+        """Whether machines make their first host key themselves and publish it, see `host_key`,
+        instead of being told one in their user data."""
+        ...
+
     def images(self) -> Sequence[str]:
         """The image names that a job may ask for; the first is for those that ask for none.
 
@@ -107,6 +114,14 @@ class Provider(Protocol):
 
         Complete, or an error: raises ProviderUnavailable (or AuthenticationError) when the cloud
         cannot be asked, and never answers a part. Instances that are gone may be left out.
+        """
+        ...
+
+    def host_key(self, instance_id: str) -> str:
+        """The first host key that the machine has published through the cloud's own, authenticated
+        ways: `"ssh-ed25519 <base64>"`; empty as long as it has not. Only with `own_host_keys`.
+
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         ...
 

@@ -140,6 +140,10 @@ class Session(Protocol):
 
 
 class Transport(Protocol):
+    def listens(self, address: str, port: int, timeout: float) -> bool:
+        """Whether somebody accepts connections there, tried for at most `timeout` seconds."""
+        ...
+
     def connect(self, endpoint: Endpoint, timeout: float) -> Session:
         """Open a verified session within `timeout` seconds.
 

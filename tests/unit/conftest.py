@@ -23,6 +23,7 @@ from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 
+from . import google_api
 from .fakes import FakeCloud, FakeStacks, FakeTransport
 
 KEY = MachineKey("prod", 1000, "local")
@@ -104,3 +105,14 @@ def aws_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return path
+
+
+@pytest.fixture
+def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> google_api.Google:
+    """No credentials of the person who runs the tests, and nobody but it to ask."""
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", google_api.ENDPOINT)
+    return google_api.install(monkeypatch.setattr)

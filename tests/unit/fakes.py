@@ -61,6 +61,8 @@ class FakeCloud:
         self.unlocked: list[str] = []
         self.interrupted: list[str] = []
         self.listings = 0
+        self.own_host_keys = False
+        self.host_keys: dict[str, str] = {}
         self.unavailable = False
         self.offers_count = 2
         self.markets = [Market.ON_DEMAND]
@@ -76,6 +78,9 @@ class FakeCloud:
 
     def images(self) -> Sequence[str]:
         return ["fake.img"]
+
+    def host_key(self, instance_id: str) -> str:
+        return self.host_keys.get(instance_id, "")
 
     def offers(self, shape: Shape) -> Sequence[Offer]:
         return [
@@ -257,9 +262,13 @@ class FakeTransport:
         self.sessions: list[FakeSession] = []
         self.fresh_keys: dict[str, str] = {}
         self.activated = 0
+        self.listening = True
         self.reachable: Callable[[Endpoint], bool] = lambda _: True
         self.refuse: TangoCloudError | None = None
         self.on_run: Callable[[FakeSession, RunLimits], RunOutcome] = lambda *_: OUTCOME
+
+    def listens(self, address: str, port: int, timeout: float) -> bool:
+        return self.listening
 
     def connect(self, endpoint: Endpoint, timeout: float) -> FakeSession:
         if self.refuse is not None:

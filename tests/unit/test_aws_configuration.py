@@ -8,8 +8,8 @@ import pytest
 
 from tango_cloud.core.errors import AuthenticationError, ConfigurationError
 from tango_cloud.core.settings import AwsSettings, load
+from tango_cloud.providers import network as network_module
 from tango_cloud.providers.aws import AwsProvider, from_settings
-from tango_cloud.providers.aws import network as network_module
 from tango_cloud.providers.aws.clients import Clients
 
 pytestmark = pytest.mark.usefixtures("aws_configuration")
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.usefixtures("aws_configuration")
 
 def test_ssh_is_open_to_this_host_alone_or_it_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "_own_address", lambda: ["192.0.2.7/32"])
-    assert network_module.ssh_from(()) == ["192.0.2.7/32"]
-    assert network_module.ssh_from(("10.0.0.0/8",)) == ["10.0.0.0/8"]
+    assert network_module.ssh_from("aws.ssh_from", ()) == ["192.0.2.7/32"]
+    assert network_module.ssh_from("aws.ssh_from", ("10.0.0.0/8",)) == ["10.0.0.0/8"]
     monkeypatch.setattr(network_module, "_own_address", list)
     with pytest.raises(ConfigurationError, match=r"aws\.ssh_from"):
-        network_module.ssh_from(())
+        network_module.ssh_from("aws.ssh_from", ())
 
 
 def test_the_region_in_terraforms_order(

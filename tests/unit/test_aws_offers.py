@@ -8,12 +8,15 @@ import pytest
 
 from tango_cloud.core.errors import ConfigurationError, ProviderUnavailable
 from tango_cloud.core.model import Market
-from tango_cloud.providers.aws import images, instance_types
-from tango_cloud.providers.aws.cache import Cache
+from tango_cloud.providers import instance_types
+from tango_cloud.providers.aws import images
 from tango_cloud.providers.aws.images import Image
-from tango_cloud.providers.aws.instance_types import InstanceType, Need
+from tango_cloud.providers.aws.instance_types import read
+from tango_cloud.providers.cache import Cache
+from tango_cloud.providers.instance_types import InstanceType, Need
 
 PATTERNS = ("t3*", "t3a*", "t4g*", "m*", "c*", "r*")
+REGIONS = {"z1": "r", "z2": "r"}
 
 
 def info(name: str, cores: int, memory_mib: int, **changes: object) -> Any:
@@ -50,8 +53,8 @@ ANSWER = [
 
 
 def known(patterns: tuple[str, ...] = PATTERNS) -> list[InstanceType]:
-    read = [instance_types.read(item, patterns) for item in ANSWER]
-    return [kind for kind in read if kind is not None]
+    found = [read(item, patterns) for item in ANSWER]
+    return [kind for kind in found if kind is not None]
 
 
 def names(need: Need) -> list[str]:
@@ -91,7 +94,7 @@ def test_markets_then_types_then_zones() -> None:
     types = instance_types.fitting(known(), Need(2, 8192, "x86_64"))
     zones = {"m5.large": ["z1", "z2"], "m5d.large": [], "r5.24xlarge": ["z2"]}
     prices = {("m5.large", "z2"): 0.03}
-    offers = instance_types.spread("r", types, zones, ("spot", "on-demand"), prices)
+    offers = instance_types.spread("aws", REGIONS, types, zones, ("spot", "on-demand"), prices)
     assert [(o.market, o.instance_type, o.zone, o.hourly_usd) for o in offers] == [
         (Market.SPOT, "m5.large", "z1", None),
         (Market.SPOT, "m5.large", "z2", 0.03),
@@ -104,9 +107,9 @@ def test_markets_then_types_then_zones() -> None:
 
 def test_only_so_many_types_are_tried() -> None:
     many = [info(f"m{n}.large", 2, 8192) for n in range(30)]
-    types = [kind for item in many if (kind := instance_types.read(item, PATTERNS))]
+    types = [kind for item in many if (kind := read(item, PATTERNS))]
     zones = {kind.name: ["z1", "z2"] for kind in types}
-    offers = instance_types.spread("r", types, zones, ("on-demand",), {})
+    offers = instance_types.spread("aws", REGIONS, types, zones, ("on-demand",), {})
     assert len(offers) == 2 * instance_types.MOST_TYPES
 
 

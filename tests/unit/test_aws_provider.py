@@ -23,9 +23,9 @@ from tango_cloud.core.settings import AwsSettings
 from tango_cloud.providers.aws import AwsProvider, inventory
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import TerminationProtected
-from tango_cloud.providers.aws.inventory import Place
 from tango_cloud.providers.aws.provider import name_tag
 from tango_cloud.providers.protocol import Diagnosable, Provider
+from tango_cloud.providers.tagged import Place
 
 pytestmark = pytest.mark.usefixtures("aws_configuration")
 
@@ -141,8 +141,7 @@ def test_every_page_is_read_and_what_is_not_ours_is_dropped(
 )
 def test_statuses(state: str, status: InstanceStatus) -> None:
     instance = described() | {"State": {"Code": 0, "Name": state}}
-    labels = inventory.labels_of(instance)
-    assert inventory.read("prod", instance, labels, Place(""), DAY)[0].status is status
+    assert inventory.read(instance, Place("")).status is status
 
 
 @pytest.mark.parametrize(

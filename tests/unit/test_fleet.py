@@ -42,6 +42,19 @@ def test_a_machine_becomes_ready_and_its_bootstrap_key_is_replaced(rig: Rig) -> 
     assert rig.transport.sessions[0].endpoint.host_keys[0].startswith("ssh-ed25519 AAAA")
 
 
+def test_a_key_that_the_machine_has_made_is_asked_of_the_cloud_once_it_listens(rig: Rig) -> None:
+    rig.cloud.own_host_keys = True
+    rig.transport.listening = False
+    machine = request(rig)
+    rig.cloud.host_keys = {f"i-{machine.uid}": "ssh-ed25519 published"}
+    with pytest.raises(NotReadyInTime, match="SSH"):
+        rig.fleet.wait(KEY, 1)
+    assert not rig.transport.sessions, "nobody is talked to who cannot be verified"
+    rig.transport.listening = True
+    rig.fleet.wait(KEY, 10)
+    assert rig.transport.sessions[0].endpoint.host_keys == ("ssh-ed25519 published",)
+
+
 def test_a_burst_of_requests_costs_few_applies(rig: Rig) -> None:
     keys = [MachineKey("prod", 1000 + n, "local") for n in range(50)]
     with ThreadPoolExecutor(50) as pool:

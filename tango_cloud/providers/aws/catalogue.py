@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from tango_cloud.core.errors import ConfigurationError, Fault, TangoCloudError
 from tango_cloud.core.model import Market, Offer
-from tango_cloud.providers.aws import instance_types
-from tango_cloud.providers.aws.cache import Cache
+from tango_cloud.providers import instance_types
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import asking
-from tango_cloud.providers.aws.instance_types import InstanceType, Need
+from tango_cloud.providers.aws.instance_types import read
+from tango_cloud.providers.cache import Cache
+from tango_cloud.providers.instance_types import InstanceType, Need
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ class Catalogue:
         candidates = [k for k in fitting if k.markets & set(self._markets)][:_CANDIDATES]
         zones = self._ask_offerings([kind.name for kind in candidates])
         prices = self._ask_prices([kind.name for kind in candidates if zones.get(kind.name)])
-        region = self._clients.region.name
-        offers = instance_types.spread(region, candidates, zones, self._markets, prices)
+        regions = dict.fromkeys(self.zones(), self._clients.region.name)
+        offers = instance_types.spread("aws", regions, candidates, zones, self._markets, prices)
         if not offers:
             raise ConfigurationError(
                 [
@@ -103,7 +104,7 @@ class Catalogue:
                 PaginationConfig={"PageSize": 100},
             )
             for page in pages:
-                found += [instance_types.read(i, self._patterns) for i in page["InstanceTypes"]]
+                found += [read(i, self._patterns) for i in page["InstanceTypes"]]
         return [kind for kind in found if kind is not None]
 
     def _ask_offerings(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from tango_cloud.core import tags
 from tango_cloud.core.errors import AuthenticationError, TangoCloudError
 from tango_cloud.core.model import Offer
-from tango_cloud.providers.aws import network
+from tango_cloud.providers import network
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import CREDENTIALS, POLICY, asking, code_of
 from tango_cloud.providers.aws.images import Images
@@ -196,7 +196,7 @@ class Diagnosis:
 
     def _reach_check(self) -> Iterator[Check]:
         try:
-            ranges = network.ssh_from(self._ssh_from)
+            ranges = network.ssh_from("aws.ssh_from", self._ssh_from)
         except TangoCloudError as error:
             yield Check("SSH from", False, str(error), "set aws.ssh_from")
             return

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from tango_cloud.core.errors import ConfigurationError, Fault
-from tango_cloud.providers.aws.cache import Cache
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import asking, code_of
+from tango_cloud.providers.cache import Cache
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef

@@ -11,15 +11,15 @@ from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
 from tango_cloud.core.settings import AwsSettings
-from tango_cloud.providers import cloud_init
-from tango_cloud.providers.aws import errors, network
+from tango_cloud.providers import cloud_init, network
+from tango_cloud.providers.aws import errors
 from tango_cloud.providers.aws.catalogue import Catalogue
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.diagnosis import Diagnosis
 from tango_cloud.providers.aws.images import Images
-from tango_cloud.providers.aws.instance_types import Need
 from tango_cloud.providers.aws.inventory import Ec2Inventory
 from tango_cloud.providers.aws.termination import terminate
+from tango_cloud.providers.instance_types import Need
 from tango_cloud.providers.protocol import Bootstrap, Check
 
 NAME = "aws"
@@ -83,7 +83,15 @@ class AwsProvider:
 
     @property
     def sudo(self) -> bool:
-        return True
+        # Emulated machines whose addresses are translated belong to the user who logs in.
+        return self._settings.reach is None
+
+    @property
+    def own_host_keys(self) -> bool:
+        return False
+
+    def host_key(self, instance_id: str) -> str:
+        raise NotImplementedError(f"{instance_id} was told its host key")
 
     def images(self) -> Sequence[str]:
         return self._images.names()
@@ -106,7 +114,7 @@ class AwsProvider:
             "network_cidr": settings.network_cidr,
             "zones": list(settings.zones),
             "network": existing if settings.vpc_id else None,
-            "ssh_from": list(network.ssh_from(settings.ssh_from)),
+            "ssh_from": list(network.ssh_from("aws.ssh_from", settings.ssh_from)),
             "public_address": settings.public_address,
         }
 

@@ -36,6 +36,13 @@ logging.getLogger(_LOG).addHandler(logging.NullHandler())
 class SshTransport:
     """Satisfies `Transport`."""
 
+    def listens(self, address: str, port: int, timeout: float) -> bool:
+        try:
+            _dial((address, port), time.monotonic() + timeout).close()
+        except OSError:
+            return False
+        return True
+
     def connect(self, endpoint: Endpoint, timeout: float) -> SshSession:
         """Open a verified session within `timeout` seconds.
 

@@ -11,17 +11,17 @@ from tango_cloud.core.errors import ConfigurationError, Fault
 _SOMEBODY = ((socket.AF_INET, "198.51.100.1", 32), (socket.AF_INET6, "2001:db8::1", 128))
 
 
-def ssh_from(setting: Sequence[str]) -> Sequence[str]:
-    """The ranges in the settings; without any, this host's own address.
+def ssh_from(setting: str, ranges: Sequence[str]) -> Sequence[str]:
+    """The `ranges` that the setting holds; without any, this host's own address.
 
     Raises ConfigurationError when this host has none to go by.
     """
-    own = list(setting) or _own_address()
+    own = list(ranges) or _own_address()
     if not own:
         raise ConfigurationError(
             [
                 Fault(
-                    "aws.ssh_from",
+                    setting,
                     "this host has no default route to take its address from",
                     "the address ranges that may reach the machines: 192.0.2.7/32",
                 )

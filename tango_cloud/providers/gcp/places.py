@@ -1,0 +1,17 @@
+"""How Google names things: by links, of which the last word is the name. Pure."""
+
+from __future__ import annotations
+
+
+def last(link: str) -> str:
+    """The name at the end of a link or path; a name alone is one."""
+    return link.rpartition("/")[2]
+
+
+def region_of(zone: str) -> str:
+    return zone.rpartition("-")[0]
+
+
+def instance_id(zone: str, name: str) -> str:
+    """What `terminate` needs to know."""
+    return f"{zone}/{name}"
