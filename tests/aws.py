@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ from emulation.client import Emulation, Unavailable
 
 from tango_cloud.core import tags
 
-from .deployment import Deployment, leaving_nothing, make_deployment
-from .waiting import wait_until
+from .deployment import leaving_nothing, make_deployment
+from .emulated import EmulatedDeployment
 
 IMAGE = "course.img"
 """The image that every emulated cloud of the tests has."""
@@ -25,9 +24,7 @@ ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 
 
 @dataclass
-class AwsDeployment(Deployment):
-    """Several may share a state folder, one after another: its envelope costs seconds to make."""
-
+class AwsDeployment(EmulatedDeployment):
     emulation: Emulation = field(kw_only=True)
 
     def instances(self) -> list[str]:
@@ -49,22 +46,7 @@ class AwsDeployment(Deployment):
         return [i for page in pages for r in page["Reservations"] for i in r["Instances"]]
 
     def terminate(self, instance_id: str) -> None:
-        """As if by somebody else."""
         self.emulation.client().terminate_instances(InstanceIds=[instance_id])
-
-    def clean(self) -> None:
-        """Without its envelope, which the next may use."""
-        self.kill()
-        if not (self.instances() or self.waves()):
-            return
-        self.emulation.clear()
-        for instance_id in self.instances():
-            self.terminate(instance_id)
-        wait_until(lambda: not self.instances(), 60)
-        for folder in self.waves():
-            shutil.rmtree(folder)
-        for file in self.state.glob("ledger.sqlite3*"):
-            file.unlink()
 
 
 def make_aws_deployment(
@@ -100,6 +82,12 @@ def emulation(running_emulation: Emulation) -> Iterator[Emulation]:
     running_emulation.reset_calls()
     yield running_emulation
     running_emulation.clear()
+
+
+def need_systems(emulation: Emulation) -> None:
+    """Skips the test where machines have no system of their own."""
+    if not emulation.interface:
+        pytest.skip("without root machines have no accounts, services or metadata of their own")
 
 
 @pytest.fixture(scope="session")

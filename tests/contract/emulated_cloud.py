@@ -53,7 +53,9 @@ def envelope_applied(deployment: Deployment) -> Iterator[Applied]:
         settings = load()
         (name,) = settings.provider
         provider = build_provider(settings, name)
-        configuration = write_cli_config(folder / "cli.tfrc", find_mirror())
+        configuration = write_cli_config(
+            folder / "cli.tfrc", find_mirror(settings.terraform.plugin_mirror)
+        )
         environment = terraform_environment(os.environ, cli_config=configuration, plugin_cache=None)
         workspaces = Workspaces(folder / "workspaces", Terraform(binary, environment))
         result = workspaces.open(name, "envelope", environment=provider.environment()).apply(

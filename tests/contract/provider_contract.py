@@ -148,9 +148,9 @@ class Cloud:
         with ThreadPoolExecutor(len(deployments)) as pool:
             return list(pool.map(lambda deployment: self.wave(deployment, 1), deployments))
 
-    def destroy(self, wave: Wave) -> None:
+    def destroy(self, wave: Wave, *, refresh: bool = False) -> None:
         """By Terraform."""
-        self._open().destroy(wave.stack, parallelism=max(len(wave.uids), 1))
+        self._open().destroy(wave.stack, parallelism=max(len(wave.uids), 1), refresh=refresh)
 
     def forget(self, wave: Wave, uids: Collection[str]) -> None:
         resource = self.provider.machine_resource
@@ -289,8 +289,8 @@ class ProviderContract:
         cloud.provider.terminate(ids)
         cloud.wait_until("prod", ())
         cloud.provider.terminate([])
-        # Terraform still has them in its state: they are gone for it without an error.
-        cloud.destroy(wave)
+        # Terraform still has them in its state. When it looks, they are gone without an error.
+        cloud.destroy(wave, refresh=True)
         assert cloud.resources(wave) == []
 
     def test_an_interrupted_wave_is_removed_like_any_other(self, cloud: Cloud) -> None:
