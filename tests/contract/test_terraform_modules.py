@@ -1,7 +1,7 @@
 """The modules on their own: `terraform validate`, `terraform test`, formatting, and their form.
 
-Those of a cloud are tested against a mocked one, but by its real plugin, which is large: with one
-Terraform, and where the plugin can be had.
+Those of a cloud are tested against a mocked one, but by its plugin, which is large: with one
+Terraform, and where the plugin can be had. Google's is simulated, with the schema of the real one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,15 @@ from tango_cloud.terraform.environment import (
 from tango_cloud.terraform.modules import copy_module, modules_root
 from tango_cloud.terraform.runner import Terraform
 
+from ..google_plugin import Unavailable, install
+
 MODULES = sorted(
     path.parent.relative_to(modules_root()).as_posix()
     for path in modules_root().glob("*/*/main.tf")
 )
 WAVES = [module for module in MODULES if module.endswith("/wave")]
+MORE = {"gcp/wave": {"run_seconds"}}
+"""What a cloud's wave is told besides: Compute Engine itself ends machines, if told when."""
 FIRST_WITH_TEST = (1, 6, 0)
 FIRST_WITH_MOCKS = (1, 8, 0)
 """OpenTofu's; Terraform has them from 1.7 on."""
@@ -47,15 +52,35 @@ def terraform(binary: Binary) -> Terraform:
 @pytest.fixture(scope="module")
 def with_plugins(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """The Terraform that is preferred here, with plugins from a mirror if there is one."""
+    configuration = write_cli_config(tmp_path_factory.mktemp("cli") / "cli.tfrc", find_mirror())
+    return _preferred({"TF_CLI_CONFIG_FILE": str(configuration)})
+
+
+@pytest.fixture(scope="module")
+def with_google(
+    tmp_path_factory: pytest.TempPathFactory, with_plugins: Terraform
+) -> tuple[Terraform, bool]:
+    """With the simulated Google plugin, and whether it is that: the real one if so chosen."""
+    try:
+        environment = install(tmp_path_factory.mktemp("mirror"))
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return (_preferred(environment), True) if environment else (with_plugins, False)
+
+
+def _preferred(more: Mapping[str, str]) -> Terraform:
     try:
         binary = resolve()
     except TerraformUnusable as error:
         pytest.skip(str(error))
-    configuration = write_cli_config(tmp_path_factory.mktemp("cli") / "cli.tfrc", find_mirror())
     # An address that nobody has: no cloud is asked, mocked or not.
-    base = os.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
-    environment = terraform_environment(base, cli_config=configuration, plugin_cache=None)
-    return Terraform(binary, environment)
+    nowhere = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_REGION": "us-east-1",
+        "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": "http://127.0.0.1:1/compute/v1/",
+    }
+    environment = terraform_environment(os.environ, cli_config=None, plugin_cache=None)
+    return Terraform(binary, environment | nowhere | dict(more))
 
 
 @pytest.mark.parametrize("module", ["local/envelope", "local/wave"])
@@ -78,11 +103,35 @@ def test_a_module_of_a_cloud_is_valid_and_passes_its_tests(
     _test(with_plugins, tmp_path, FIRST_WITH_MOCKS)
 
 
+@pytest.mark.parametrize("module", ["gcp/envelope", "gcp/wave"])
+def test_a_module_for_google_is_valid_and_passes_its_tests(
+    with_google: tuple[Terraform, bool], tmp_path: Path, module: str
+) -> None:
+    terraform, is_simulated = with_google
+    _copy_with_tests(module, tmp_path)
+    _init_or_skip(terraform, tmp_path, "hashicorp/google", is_here=is_simulated)
+    _validate(terraform, tmp_path)
+    _test(terraform, tmp_path, FIRST_WITH_MOCKS)
+
+
 def test_the_example_is_valid(with_plugins: Terraform, tmp_path: Path) -> None:
-    shutil.copytree(modules_root() / "aws", tmp_path / "aws", ignore=_made_by_terraform)
-    example = tmp_path / "aws" / "wave" / "examples" / "standalone"
+    example = _copy_example("aws", tmp_path)
     _init_or_skip(with_plugins, example, "hashicorp/aws")
     _validate(with_plugins, example)
+
+
+def test_the_example_for_google_is_valid(
+    with_google: tuple[Terraform, bool], tmp_path: Path
+) -> None:
+    terraform, is_simulated = with_google
+    example = _copy_example("gcp", tmp_path)
+    _init_or_skip(terraform, example, "hashicorp/google", is_here=is_simulated)
+    _validate(terraform, example)
+
+
+def _copy_example(cloud: str, target: Path) -> Path:
+    shutil.copytree(modules_root() / cloud, target / cloud, ignore=_made_by_terraform)
+    return target / cloud / "wave" / "examples" / "standalone"
 
 
 def _copy_with_tests(module: str, target: Path) -> None:
@@ -94,12 +143,15 @@ def _made_by_terraform(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name == ".terraform" or ".tfstate" in name]
 
 
-def _init_or_skip(terraform: Terraform, folder: Path, plugin: str) -> None:
+def _init_or_skip(
+    terraform: Terraform, folder: Path, plugin: str, *, is_here: bool = False
+) -> None:
     mirror = find_mirror()
+    is_here |= mirror is not None and f"{REGISTRY}/{plugin}" in mirrored_plugins(mirror)
     try:
         terraform.run(command.init(), folder)
     except TerraformError as error:
-        if mirror is not None and f"{REGISTRY}/{plugin}" in mirrored_plugins(mirror):
+        if is_here:
             raise
         pytest.skip(f"the plugin {plugin} is in no mirror here, nor to be had: {error}")
 
@@ -150,7 +202,8 @@ def test_every_wave_has_the_same_interface(module: str) -> None:
     }
     assert _names("output", outputs) == {"machines"}
     assert _attributes(r"type = map\(object\(\{\n(.*?)^  \}\)\)", variables) == {
-        *("image", "instance_type", "zone", "market", "disk_gib", "tags", "expires")
+        *("image", "instance_type", "zone", "market", "disk_gib", "tags", "expires"),
+        *MORE.get(module, ()),
     }
     assert _attributes(r"uid => \{\n(.*?)^    \}", outputs) == {
         *("instance_id", "address", "port", "zone", "instance_type")
@@ -164,8 +217,48 @@ def test_every_envelope_is_a_deployment_s_and_gives_one_object(module: str) -> N
     assert _names("output", (folder / "outputs.tf").read_text()) == {"envelope"}
 
 
+def test_aws_and_gcp_keep_one_contract() -> None:
+    """What a person who knows one of them has to learn for the other is in these differences."""
+    aws, gcp = (modules_root() / cloud / "envelope" for cloud in ("aws", "gcp"))
+    types = {folder: _types((folder / "variables.tf").read_text()) for folder in (aws, gcp)}
+    # An existing network is told by what each cloud calls its parts.
+    assert types[aws].pop("network").keys() == {"vpc_id", "subnet_ids"}
+    assert types[gcp].pop("network").keys() == {"network", "subnetworks"}
+    assert types[aws] == types[gcp]
+    given = {folder: _attributes(_VALUE, (folder / "outputs.tf").read_text()) for folder in types}
+    common = {"subnets", "public_address", "kms_key_id"}
+    assert given[aws] - given[gcp] == {
+        *("security_group_id", "launch_template_id", "launch_template_version")
+    }
+    assert given[gcp] - given[aws] == {"network_tag"}
+    assert given[aws] & given[gcp] == common
+
+    aws, gcp = (modules_root() / cloud / "wave" for cloud in ("aws", "gcp"))
+    types = {folder: _types((folder / "variables.tf").read_text()) for folder in (aws, gcp)}
+    assert types[gcp]["machines"].pop("run_seconds") == "number"
+    envelopes = [types[folder].pop("envelope") for folder in (aws, gcp)]
+    assert [envelope.keys() for envelope in envelopes] == list(given.values())
+    for name in common:
+        assert envelopes[0][name] == envelopes[1][name]
+    assert types[aws] == types[gcp]
+
+
+_VALUE = r"value = \{\n(.*?)^  \}"
+
+
 def _names(kind: str, text: str) -> Set[str]:
     return set(re.findall(rf'^{kind} "(\w+)"', text, re.MULTILINE))
+
+
+def _types(text: str) -> dict[str, Any]:
+    """The type of each variable, of an object (or a map of objects) that of each attribute."""
+    found: dict[str, Any] = {}
+    for name, body in re.findall(r'^variable "(\w+)" \{\n(.*?)^\}', text, re.MULTILINE | re.DOTALL):
+        kind = re.search(r"^  type += (\S.*?)(?:\n(.*?)^  \}\)+)?$", body, re.MULTILINE | re.DOTALL)
+        assert kind is not None, name
+        attributes = re.findall(r"^    (\w+) += (.+)$", kind.group(2) or "", re.MULTILINE)
+        found[name] = dict(attributes) or kind.group(1)
+    return found
 
 
 def _attributes(block: str, text: str) -> Set[str]:
