@@ -1,6 +1,6 @@
-"""In a network that leads nowhere: a job on an emulated EC2, and what was sent for it.
+"""In a network that leads nowhere: a job on an emulated cloud, and what was sent for it.
 
-    python -m tests.e2e.offline FOLDER
+    python -m tests.e2e.offline aws|gcp FOLDER
 
 Run in namespaces of its own (network, mounts, processes). Prints one line of JSON: what the
 commands said, how many packets had left by then, and how many when some were sent on purpose.
@@ -15,10 +15,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from emulation.client import Emulation
 
+from .. import gcp
 from ..aws import IMAGE, make_aws_deployment
+from ..compute.client import ComputeEmulation
+from ..emulated import EmulatedDeployment
+from ..google_plugin import install
 
 AWAY = "away"
 """Where everything goes that is neither for loopback nor for the emulation's network."""
@@ -29,38 +34,15 @@ _ALL = 3
 """ETH_P_ALL: packets of every protocol."""
 
 
-def main(folder: Path) -> None:
+def main(cloud: str, folder: Path) -> None:
     lead_nowhere(folder)
     seen = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL))
     seen.bind((AWAY, _ALL))
     seen.setblocking(False)
-    emulation = Emulation.start(folder / "emulation")
-    emulation.register_image(IMAGE)
-    emulation.client("s3").create_bucket(Bucket="states")
     place = folder / "deployment"
     place.mkdir()
-    aws = make_aws_deployment(
-        place,
-        emulation,
-        place / "state",
-        "offline",
-        TANGO_CLOUD_TERRAFORM__REMOTE_STATE="s3://states/team",
-    )
-    commands = [
-        aws.run("run", aws.job("job", "all:\n\t@echo ran\n"), "--json"),
-        aws.run("vms"),
-        aws.run("destroy", "--all", "--envelope"),
-    ]
-    aws.assert_nothing_left()
-    calls = emulation.calls()
-    emulation.stop()
-    told = {
-        "calls": calls,
-        "backend": emulation.backend,
-        "commands": [[done.returncode, done.stdout, done.stderr] for done in commands],
-        "sent": sent(),
-        "packets": list(packets(seen)),
-    }
+    told = {"aws": on_ec2, "gcp": on_compute}[cloud](folder, place)
+    told |= {"sent": sent(), "packets": list(packets(seen))}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.sendto(b"x", (SOMEBODY, 9))
     told["sent_by_us"] = sent() - told["sent"]
@@ -70,6 +52,39 @@ def main(folder: Path) -> None:
     except OSError:
         told["looked_up"] = sent() - told["sent"] - told["sent_by_us"]
     sys.stdout.write(json.dumps(told))
+
+
+def on_ec2(folder: Path, place: Path) -> dict[str, Any]:
+    emulation = Emulation.start(folder / "emulation")
+    emulation.register_image(IMAGE)
+    emulation.client("s3").create_bucket(Bucket="states")
+    remote = {"TANGO_CLOUD_TERRAFORM__REMOTE_STATE": "s3://states/team"}
+    return what_is_done(make_aws_deployment(place, emulation, place / "state", "offline", **remote))
+
+
+def on_compute(folder: Path, place: Path) -> dict[str, Any]:
+    emulation = ComputeEmulation.start(folder / "emulation")
+    emulation.register_image(gcp.IMAGE)
+    plugin = install(folder / "plugin")
+    return what_is_done(
+        gcp.make_gcp_deployment(place, emulation, place / "state", "offline", **plugin)
+    )
+
+
+def what_is_done(deployment: EmulatedDeployment) -> dict[str, Any]:
+    """A job, from nothing to nothing."""
+    commands = [
+        deployment.run("run", deployment.job("job", "all:\n\t@echo ran\n"), "--json"),
+        deployment.run("vms"),
+        deployment.run("destroy", "--all", "--envelope"),
+    ]
+    deployment.assert_nothing_left()
+    calls = deployment.emulation.calls()
+    deployment.emulation.stop()
+    return {
+        "calls": calls,
+        "commands": [[done.returncode, done.stdout, done.stderr] for done in commands],
+    }
 
 
 def lead_nowhere(folder: Path) -> None:
@@ -105,4 +120,4 @@ def sent() -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -11,7 +11,6 @@ from emulation.client import Fault as Ec2Fault
 
 from ..aws import AwsDeployment
 from ..compute.client import ComputeEmulation
-from ..compute.client import Fault as ComputeFault
 from ..deployment import leaving_nothing
 from ..gcp import ZONES, GcpDeployment
 
@@ -70,16 +69,8 @@ def test_a_job_goes_to_the_cheapest_cloud_that_gives_a_machine(clouds: Clouds) -
     assert clouds.run("second") == "aws"
     clouds.aws.emulation.order(Ec2Fault("error", code="InsufficientInstanceCapacity"))
     assert clouds.run("third") == "gcp"
-    assert [row["provider"] for row in clouds.listed()] == ["local", "aws", "gcp"]
-    assert [row["state"] for row in clouds.listed()] == ["ready"] * 3
-
-    # Neither answers: the error of the last one is told.
-    clouds.gcp.emulation.order(ComputeFault("error", code="quotaExceeded"))
-    done = clouds.aws.run("run", clouds.aws.job("fourth", OK), "--image", IMAGE, "--json")
-    (result,) = json.loads(done.stdout)
-    assert (done.returncode, result["status"]) == (3, "error")
-    assert "quota" in result["detail"].lower()
-
+    listed = [(row["provider"], row["state"]) for row in clouds.listed()]
+    assert listed == [("local", "ready"), ("aws", "ready"), ("gcp", "ready")]
     done = clouds.aws.run("destroy", "--all")
     assert done.returncode == 0, done.stderr
     assert clouds.listed() == []

@@ -19,11 +19,20 @@ _SECONDS = 240
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a network namespace takes root")
-def test_no_packet_leaves_for_a_job_on_an_emulated_ec2(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cloud", "made_by", "more"),
+    [
+        ("aws", "ec2:RunInstances", "s3:PutObject"),
+        ("gcp", "instances.insert", "zoneOperations.get"),
+    ],
+)
+def test_no_packet_leaves_for_a_job_on_an_emulated_cloud(
+    cloud: str, made_by: str, more: str, tmp_path: Path
+) -> None:
     if reason := why_not():
         pytest.skip(reason)
     done = subprocess.run(
-        [*_ALONE, sys.executable, "-m", "tests.e2e.offline", str(tmp_path)],
+        [*_ALONE, sys.executable, "-m", "tests.e2e.offline", cloud, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'localstack'}"},
         cwd=CHECKOUT,
         capture_output=True,
@@ -35,8 +44,8 @@ def test_no_packet_leaves_for_a_job_on_an_emulated_ec2(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     for status, said, complained in told["commands"]:
         assert status == 0, said + complained
-    assert told["calls"]["ec2:RunInstances"] == 1
-    assert told["calls"]["s3:PutObject"] > 1, "its states"
+    assert told["calls"][made_by] == 1
+    assert told["calls"][more] > 1, "its states; its operations"
     assert (told["sent"], told["packets"]) == (0, [])
     # It would have been seen.
     assert told["sent_by_us"] == 1
