@@ -17,9 +17,9 @@ from .resources import Place, Resource, Resources, fingerprint, place_of
 _SECONDS = 0.02
 _KINDS = {"networks": "network", "subnetworks": "subnetwork", "firewalls": "firewall"}
 _TAG = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_RESERVED = 2
-"""Addresses at either end of a subnetwork that no instance gets: network and gateway, and the
-last two."""
+_RESERVED = 4
+"""Addresses at either end of a subnetwork that no instance gets. Google keeps two at each; the
+first three of the emulation's own network are this machine's and the router's."""
 
 
 @dataclass
