@@ -10,11 +10,12 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tango_cloud.core.settings import ENV_PREFIX, Section, Settings
+from tango_cloud.core.sections import Section
+from tango_cloud.core.settings import ENV_PREFIX, Settings
 
 HEAD = """# Settings
 
-<!-- Written by `make docs` from tango_cloud/core/settings.py: edit that. -->
+<!-- Written by `make docs` from tango_cloud/core/settings.py and sections.py: edit those. -->
 
 Settings are read from one TOML file and from environment variables; a variable beats the file, and
 an option of the command line beats both. The file is the first of these that exists: the one that

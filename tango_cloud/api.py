@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import Event, MachineKey, Shape
-from tango_cloud.core.settings import JobSettings, MachineSettings, Settings, load
+from tango_cloud.core.sections import JobSettings, MachineSettings
+from tango_cloud.core.settings import Settings, load
 from tango_cloud.jobs.execution import execute
 from tango_cloud.jobs.job import Job, JobResult, load_directory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening

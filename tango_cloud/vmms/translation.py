@@ -14,7 +14,7 @@ from typing import Literal
 from tango_cloud.api import shape_or
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import MachineKey, Shape
-from tango_cloud.core.settings import MachineSettings
+from tango_cloud.core.sections import MachineSettings
 from tango_cloud.orchestration.fleet import Entry
 from tango_cloud.transports.protocol import InputFile
 

@@ -17,7 +17,7 @@ from emulation.client import Emulation, Unavailable
 
 from tango_cloud.core import tags
 from tango_cloud.core.model import Instance, InstanceStatus
-from tango_cloud.core.settings import AwsSettings
+from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers.aws import AwsProvider
 
 from ..aws import IMAGE

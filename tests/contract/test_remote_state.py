@@ -18,7 +18,8 @@ import pytest
 from emulation.client import Emulation
 
 from tango_cloud.core.errors import TerraformError
-from tango_cloud.core.settings import Settings, TerraformSettings
+from tango_cloud.core.sections import TerraformSettings
+from tango_cloud.core.settings import Settings
 from tango_cloud.terraform import command, workspace
 from tango_cloud.terraform.backend import backend_from_settings
 from tango_cloud.terraform.binary import Binary

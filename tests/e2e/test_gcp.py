@@ -6,8 +6,14 @@ from __future__ import annotations
 import json
 import signal
 
+import yaml
+
+from ..deployment import CHECKOUT
 from ..gcp import GcpDeployment
 from .main_job import run_main_job
+
+VERBS = {"insert": "create", "aggregatedList": "list", "wait": "get", "patch": "update"}
+"""A method's permission, where it goes by another word."""
 
 
 def test_the_main_job(gcp: GcpDeployment) -> None:
@@ -41,3 +47,9 @@ def test_kept_machines_are_listed_and_destroyed_and_the_envelope_goes_last(
     done = gcp.run("destroy", "--all", "--envelope")
     assert done.returncode == 0, done.stderr
     assert gcp.emulation.ask("GET", "global/firewalls").get("items", []) == []
+    role = yaml.safe_load((CHECKOUT / "docs" / "gcp-iam-role.yaml").read_text())
+    needed = set()
+    for method in gcp.emulation.calls():
+        resource, _, verb = method.partition(".")
+        needed.add(f"compute.{resource}.{VERBS.get(verb, verb)}")
+    assert needed - {"compute.instances.testIamPermissions"} <= set(role["includedPermissions"])

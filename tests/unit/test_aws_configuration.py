@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tango_cloud.core.errors import AuthenticationError, ConfigurationError
-from tango_cloud.core.settings import AwsSettings, load
+from tango_cloud.core.sections import AwsSettings
+from tango_cloud.core.settings import load
 from tango_cloud.providers import network as network_module
 from tango_cloud.providers.aws import AwsProvider, from_settings
 from tango_cloud.providers.aws.clients import Clients

@@ -18,7 +18,7 @@ from tango_cloud.core.errors import (
     TangoCloudError,
     TerraformError,
 )
-from tango_cloud.core.settings import AwsSettings
+from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers.aws import AwsProvider, errors
 
 Kind = type[TangoCloudError]

@@ -19,7 +19,7 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
 )
 from tango_cloud.core.model import InstanceStatus, MachineKey, MachineRequest, Offer, Shape
-from tango_cloud.core.settings import AwsSettings
+from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers.aws import AwsProvider, inventory
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import TerminationProtected

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tango_cloud.core.errors import AuthenticationError, ConfigurationError
-from tango_cloud.core.settings import GcpSettings, load
+from tango_cloud.core.sections import GcpSettings
+from tango_cloud.core.settings import load
 from tango_cloud.providers.gcp import GcpProvider, diagnosis, endpoint, from_settings
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.protocol import Check

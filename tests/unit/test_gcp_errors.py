@@ -19,7 +19,7 @@ from tango_cloud.core.errors import (
     TangoCloudError,
     TerraformError,
 )
-from tango_cloud.core.settings import GcpSettings
+from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers.gcp import GcpProvider, errors
 
 Kind = type[TangoCloudError]

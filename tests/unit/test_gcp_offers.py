@@ -11,7 +11,7 @@ from google.cloud import compute_v1
 
 from tango_cloud.core.errors import ConfigurationError, ProviderUnavailable
 from tango_cloud.core.model import Market, Shape
-from tango_cloud.core.settings import GcpSettings
+from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers.gcp import GcpProvider, machine_types
 from tango_cloud.providers.gcp.clients import Clients, Patience
 

@@ -19,7 +19,7 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
 )
 from tango_cloud.core.model import InstanceStatus, MachineKey, MachineRequest, Offer, Shape
-from tango_cloud.core.settings import GcpSettings
+from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import tagged
 from tango_cloud.providers.gcp import GcpProvider
 from tango_cloud.providers.gcp.clients import Clients, Patience

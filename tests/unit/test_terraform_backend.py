@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tango_cloud.core.errors import ConfigurationError
-from tango_cloud.core.settings import Settings, TerraformSettings, load
+from tango_cloud.core.sections import TerraformSettings
+from tango_cloud.core.settings import Settings, load
 from tango_cloud.terraform.backend import (
     Backend,
     backend_block,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
-from tango_cloud.core.settings import AwsSettings
+from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers import cloud_init, network
 from tango_cloud.providers.aws import errors
 from tango_cloud.providers.aws.catalogue import Catalogue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tango_cloud.core import tags
 from tango_cloud.core.errors import AuthenticationError, TangoCloudError
 from tango_cloud.core.model import Offer
-from tango_cloud.core.settings import GcpSettings
+from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import network
 from tango_cloud.providers.gcp import openings, places
 from tango_cloud.providers.gcp.clients import Clients

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
-from tango_cloud.core.settings import GcpSettings
+from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import cloud_init, network
 from tango_cloud.providers.gcp import errors, host_keys
 from tango_cloud.providers.gcp.catalogue import Catalogue
