@@ -51,6 +51,11 @@ def build_fleet(settings: Settings) -> Fleet:
         waves,
         window=Window(settings.wave.gather_seconds, settings.wave.gather_limit_seconds),
         concurrent_applies=settings.wave.concurrent_applies,
+        rates={
+            name: rate
+            for name, site in sites.items()
+            if (rate := site.provider.creation_rate) is not None
+        },
     )
     return Fleet(settings.prefix, ledger, sites, offers, connections, committer, signals)
 

@@ -34,8 +34,10 @@ class Fault:
 
     `action` is a pattern (`ec2:Describe*`). `zone`, `instance_type` and `market` are known of
     RunInstances alone. The first `after` that would be struck are spared, at most `times` are
-    struck, and none once `lasting` seconds have passed since the order. Tries are counted; for a
-    lack of capacity, requests: one that found none finds none however often it is tried.
+    struck, and none once `lasting` seconds have passed since the order. With `burst` it strikes
+    only what exceeds a bucket of so many, refilled `per_second`, as EC2 throttles. Tries are
+    counted; for a lack of capacity, requests: one that found none finds none however often it is
+    tried.
     """
 
     effect: Effect
@@ -49,6 +51,8 @@ class Fault:
     after: int = 0
     times: int | None = None
     lasting: float | None = None
+    burst: int | None = None
+    per_second: float = 0.0
 
     def __post_init__(self) -> None:
         if self.effect not in get_args(Effect):
@@ -79,6 +83,9 @@ class _Order:
     met: int = 0
     refused: set[str] = field(default_factory=set)
     """Tokens of requests that found no capacity."""
+    tokens: float = float("inf")
+    """In the bucket, full at first."""
+    drawn: float = 0.0
 
     def strikes(self, call: Call) -> bool:
         fault = self.fault
@@ -93,12 +100,24 @@ class _Order:
             return False
         if call.token in self.refused:
             return True
+        if fault.burst is not None and self._draw(fault.burst, fault.per_second):
+            return False
         self.met += 1
         struck = self.met - fault.after
         strikes = struck > 0 and (fault.times is None or struck <= fault.times)
         if strikes and call.token and fault.code in _OF_REQUESTS:
             self.refused.add(call.token)
         return strikes
+
+    def _draw(self, burst: int, per_second: float) -> bool:
+        """Whether the bucket had something left."""
+        now = time.monotonic()
+        self.tokens = min(burst, self.tokens + (now - self.drawn) * per_second)
+        self.drawn = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
 
 
 @dataclass

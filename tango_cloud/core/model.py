@@ -54,6 +54,15 @@ class Offer:
     hourly_usd: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often a cloud lets something be asked for: `burst` times at once, and `per_second` as
+    soon as that is used up (a token bucket)."""
+
+    burst: int
+    per_second: float
+
+
 class InstanceStatus(StrEnum):
     """A cloud's instance states, reduced to what callers tell apart."""
 

@@ -166,6 +166,10 @@ class AwsSettings(Section):
     """Address ranges that may reach port 22; empty: the address of this host's default route."""
     public_address: bool = False
     """Whether machines have public addresses and are reached by them; needs `ssh_from`."""
+    launch_burst: Count = 5
+    """Machines that may be asked for at once: EC2's bucket of RunInstances calls."""
+    launches_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """Machines that may be asked for in a second after that; more if your quota is higher."""
     reach: Path | None = None
     """For tests only: a JSON file that says where emulated machines really answer."""
 
@@ -229,6 +233,10 @@ class GcpSettings(Section):
     """Address ranges that may reach port 22; empty: the address of this host's default route."""
     public_address: bool = False
     """Whether machines have public addresses and are reached by them; needs `ssh_from`."""
+    insert_burst: Count = 500
+    """Machines that may be asked for at once: Google counts 1,500 requests a minute."""
+    inserts_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15.0
+    """Machines that may be asked for in a second after that."""
     reach: Path | None = None
     """For tests only: a JSON file that says where emulated machines really answer."""
 

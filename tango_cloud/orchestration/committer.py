@@ -10,13 +10,13 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.core.ledger import Ledger, new_uid
 from tango_cloud.core.lifecycle import State
-from tango_cloud.core.model import Machine, WaveState
+from tango_cloud.core.model import Machine, Rate, WaveState
 from tango_cloud.orchestration.group_commit import GroupCommit, Window, Work
 from tango_cloud.orchestration.waves import Waves
 
@@ -42,6 +42,7 @@ class Committer:
     """Groups this process' creations and removals. Threads start when first needed.
 
     `concurrent_applies` bounds creations and removals separately: neither waits for the other.
+    `rates` are those of the providers that bound how fast machines may be asked for.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Committer:
         *,
         window: Window,
         concurrent_applies: int,
+        rates: Mapping[str, Rate] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._deployment = deployment
         self._ledger = ledger
         self._waves = waves
+        self._rates = rates or {}
         self._clock = clock
         self._owner = new_uid()
         self._closing = threading.Event()
@@ -135,7 +138,10 @@ class Committer:
             wave = new_uid()
             # Before it is on the books: a waiter that sees it there must know that it is ours.
             self._own_waves.add(wave)
-            claimed = self._ledger.machines.claim(self._deployment, provider, wave, self._owner)
+            rate = self._rates.get(provider)
+            claimed = self._ledger.machines.claim(
+                self._deployment, provider, wave, self._owner, rate
+            )
             if claimed:
                 works.append(self._creating(wave, provider))
             else:
@@ -249,7 +255,7 @@ class Committer:
             self._creation.kick()
 
     def _next_due(self) -> float | None:
-        due = self._ledger.machines.next_due(self._deployment)
+        due = self._ledger.machines.next_due(self._deployment, self._rates)
         return None if due is None else max(0.0, due - self._clock())
 
     def _beat(self) -> None:

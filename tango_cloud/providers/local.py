@@ -40,6 +40,7 @@ from tango_cloud.core.model import (
     MachineRequest,
     Market,
     Offer,
+    Rate,
     Shape,
 )
 from tango_cloud.core.settings import Settings
@@ -130,6 +131,10 @@ class LocalProvider:
     @property
     def own_host_keys(self) -> bool:
         return False
+
+    @property
+    def creation_rate(self) -> Rate | None:
+        return None
 
     def host_key(self, instance_id: str) -> str:
         raise NotImplementedError(f"{instance_id} was told its host key")

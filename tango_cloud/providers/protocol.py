@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from tango_cloud.core.errors import TangoCloudError, TerraformError
-from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class Provider(Protocol):
     def own_host_keys(self) -> bool:
         """Whether machines make their first host key themselves and publish it, see `host_key`,
         instead of being told one in their user data."""
+        ...
+
+    @property
+    def creation_rate(self) -> Rate | None:
+        """How fast the cloud lets machines be asked for; None: as fast as we like."""
         ...
 
     def images(self) -> Sequence[str]:

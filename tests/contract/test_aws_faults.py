@@ -221,3 +221,16 @@ def _dies_under_its_job(aws: AwsDeployment, strike: Callable[[str], None]) -> No
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
+
+
+def test_more_machines_than_ec2_lets_us_ask_for_at_once_are_asked_for_in_time(
+    aws: AwsDeployment,
+) -> None:
+    """With EC2's own limits, which nobody exceeds: no call is made twice."""
+    aws.emulation.order(Fault("error", code="RequestLimitExceeded", burst=5, per_second=2.0))
+    count = 8
+    jobs = [aws.job(f"job{number}", OK) for number in range(count)]
+    aws.environment["TANGO_CLOUD_AWS__LAUNCH_BURST"] = "5"
+    done = aws.run("run", *jobs, "--machines", str(count))
+    assert done.returncode == 0, done.stderr
+    assert aws.emulation.calls()["ec2:RunInstances"] == count

@@ -27,6 +27,7 @@ from tango_cloud.core.model import (
     MachineRequest,
     Market,
     Offer,
+    Rate,
     Shape,
 )
 from tango_cloud.orchestration.stacks import WaveReport
@@ -62,6 +63,7 @@ class FakeCloud:
         self.interrupted: list[str] = []
         self.listings = 0
         self.own_host_keys = False
+        self.creation_rate: Rate | None = None
         self.host_keys: dict[str, str] = {}
         self.unavailable = False
         self.offers_count = 2

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from tango_cloud.core.errors import ConfigurationError
-from tango_cloud.core.ledger import Ledger, database
+from tango_cloud.core.ledger import Ledger, database, new_uid
 from tango_cloud.core.ledger.schema import metadata
 from tango_cloud.core.lifecycle import Reason, State
-from tango_cloud.core.model import Machine, MachineKey, Shape, WaveState
+from tango_cloud.core.model import Machine, MachineKey, Rate, Shape, WaveState
 
 SHAPE = Shape("local.img", cores=2)
 KEY = MachineKey("prod", 1000, "local")
@@ -143,7 +143,7 @@ def test_a_delayed_intent_waits_its_time(ledger: Ledger, clock: Clock) -> None:
     assert second.attempt == 1
     assert second.uid != first.uid
     assert ledger.machines.waiting("prod") == []
-    assert ledger.machines.next_due("prod") == clock.now + 5.0
+    assert ledger.machines.next_due("prod", {}) == clock.now + 5.0
     assert not ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
     clock.now += 5.0
     claimed = ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
@@ -217,6 +217,51 @@ def test_an_owner_with_an_unfinished_wave_stays_on_the_books(ledger: Ledger, url
     ledger.machines.claim("prod", "local", "wave1", "me")
     ledger.owners.leave("me")
     assert ledger.owners.alive("me")
+
+
+RATE = Rate(burst=5, per_second=2.0)
+
+
+def _ask(ledger: Ledger, count: int) -> None:
+    for _ in range(count):
+        ledger.machines.request_next("prod", "local", "local", SHAPE, 60)
+
+
+def _claim(ledger: Ledger, deployment: str = "prod") -> int:
+    wave = new_uid()
+    return len(ledger.machines.claim(deployment, "local", wave, "owner", RATE))
+
+
+def test_no_more_is_claimed_than_a_cloud_lets_us_ask_for(ledger: Ledger, clock: Clock) -> None:
+    _ask(ledger, 12)
+    assert _claim(ledger) == 5
+    assert _claim(ledger) == 0
+    assert ledger.machines.next_due("prod", {"local": RATE}) == pytest.approx(clock.now + 2.5)
+    clock.now += 1.0
+    assert _claim(ledger) == 0, "two at a time would cost an apply each"
+    clock.now += 1.5
+    assert _claim(ledger) == 5
+    clock.now += 1.0
+    assert _claim(ledger) == 2, "all that is left"
+    clock.now += 3600
+    _ask(ledger, 12)
+    assert _claim(ledger) == 5, "a bucket holds no more"
+
+
+def test_a_lone_machine_is_claimed_at_once(ledger: Ledger, clock: Clock) -> None:
+    for _ in range(5):
+        _ask(ledger, 1)
+        assert ledger.machines.next_due("prod", {"local": RATE}) == clock.now
+        assert _claim(ledger) == 1
+
+
+def test_deployments_of_one_account_share_its_bucket(ledger: Ledger, clock: Clock) -> None:
+    _ask(ledger, 5)
+    ledger.machines.request(MachineKey("other", 1, "local"), "local", SHAPE, 60)
+    assert _claim(ledger) == 5
+    assert _claim(ledger, "other") == 0
+    clock.now += 0.5
+    assert _claim(ledger, "other") == 1
 
 
 def test_every_host_that_works_for_a_deployment_is_known_by_its_key(

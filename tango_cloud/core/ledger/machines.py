@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     String,
     and_,
     bindparam,
+    case,
     cast,
     func,
     insert,
@@ -21,10 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from tango_cloud.core.ledger import buckets
 from tango_cloud.core.ledger.database import Database
 from tango_cloud.core.ledger.schema import events, machines, waves
 from tango_cloud.core.lifecycle import Reason, State, sources
-from tango_cloud.core.model import Event, Machine, MachineKey, Shape, WaveState
+from tango_cloud.core.model import Event, Machine, MachineKey, Rate, Shape, WaveState
 
 Clock = Callable[[], float]
 FIRST_OWN_ID = 100_000
@@ -123,34 +126,60 @@ class Machines:
             ).scalars()
             return list(found)
 
-    def next_due(self, deployment: str) -> float | None:
-        """When the earliest unclaimed intent may be claimed, in seconds since the epoch."""
-        with self._database.read() as connection:
-            return connection.execute(
-                select(func.min(machines.c.not_before)).where(
-                    machines.c.deployment == deployment, machines.c.state == State.REQUESTED
-                )
-            ).scalar()
+    def next_due(self, deployment: str, rates: Mapping[str, Rate]) -> float | None:
+        """When the first unclaimed intent may be claimed, in seconds since the epoch.
 
-    def claim(self, deployment: str, provider: str, wave: str, owner: str) -> Sequence[Machine]:
-        """Put every unclaimed intent into a new wave of `owner`: one atomic statement.
+        `rates` are those of the providers that have one.
+        """
+        now = self._clock()
+        with self._database.read() as connection:
+            waiting = connection.execute(
+                select(
+                    machines.c.provider,
+                    func.min(machines.c.not_before).label("first"),
+                    func.sum(case((machines.c.not_before <= now, 1), else_=0)).label("due"),
+                )
+                .where(machines.c.deployment == deployment, machines.c.state == State.REQUESTED)
+                .group_by(machines.c.provider)
+            ).all()
+            moments = []
+            for provider, first, due in waiting:
+                rate = rates.get(provider)
+                if rate is not None and due:
+                    first = max(first, buckets.ready_at(connection, provider, rate, due, now))
+                moments.append(first)
+            return min(moments, default=None)
+
+    def claim(
+        self, deployment: str, provider: str, wave: str, owner: str, rate: Rate | None = None
+    ) -> Sequence[Machine]:
+        """Put every unclaimed intent into a new wave of `owner`, or with `rate` the oldest, as many
+        as the cloud lets us ask for now.
 
         Nobody else gets any of them. The wave is on the books if there were any.
         """
         now = self._clock()
+        waiting: list[ColumnElement[bool]] = [
+            machines.c.deployment == deployment,
+            machines.c.provider == provider,
+            machines.c.state == State.REQUESTED,
+            machines.c.not_before <= now,
+        ]
         with self._database.write() as connection:
+            if rate is not None:
+                oldest = select(machines.c.uid).where(*waiting).order_by(machines.c.created_at)
+                uids = connection.execute(oldest).scalars().all()
+                count = buckets.allowed(connection, provider, rate, len(uids), now)
+                waiting.append(machines.c.uid.in_(uids[:count]))
             rows = connection.execute(
                 update(machines)
-                .where(
-                    machines.c.deployment == deployment,
-                    machines.c.provider == provider,
-                    machines.c.state == State.REQUESTED,
-                    machines.c.not_before <= now,
-                )
+                .where(*waiting)
                 .values(state=State.CREATING, wave=wave, changed_at=now)
                 .returning(machines)
             ).all()
             claimed = [_machine(row) for row in rows]
+            if claimed and rate is not None:
+                buckets.take(connection, provider, rate, len(claimed), now)
             if claimed:
                 connection.execute(
                     insert(waves).values(

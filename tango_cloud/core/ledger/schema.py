@@ -71,6 +71,14 @@ owners = Table(
     Column("heartbeat_at", Float, nullable=False),
 )
 
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("provider", String, primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("filled_at", Float, nullable=False),
+)
+
 clients = Table(
     "clients",
     metadata,

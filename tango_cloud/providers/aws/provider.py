@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
-from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers import cloud_init, network
 from tango_cloud.providers.aws import errors
@@ -89,6 +89,10 @@ class AwsProvider:
     @property
     def own_host_keys(self) -> bool:
         return False
+
+    @property
+    def creation_rate(self) -> Rate | None:
+        return Rate(self._settings.launch_burst, self._settings.launches_per_second)
 
     def host_key(self, instance_id: str) -> str:
         raise NotImplementedError(f"{instance_id} was told its host key")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError, TerraformError
-from tango_cloud.core.model import Instance, MachineRequest, Offer, Shape
+from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import cloud_init, network
 from tango_cloud.providers.gcp import errors, host_keys
@@ -96,6 +96,10 @@ class GcpProvider:
     def own_host_keys(self) -> bool:
         """The plugin keeps user data in clear in its state, where no key may be."""
         return True
+
+    @property
+    def creation_rate(self) -> Rate | None:
+        return Rate(self._settings.insert_burst, self._settings.inserts_per_second)
 
     def host_key(self, instance_id: str) -> str:
         return host_keys.published(self._clients, instance_id)

@@ -1,0 +1,46 @@
+"""Token buckets: how many machines may be asked of each cloud now, by all processes together.
+
+A cloud counts its account's calls, so all deployments of a ledger share a bucket.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, select
+
+from tango_cloud.core.ledger.schema import buckets
+from tango_cloud.core.model import Rate
+
+_ROUNDING = 1e-6
+
+
+def allowed(connection: Connection, provider: str, rate: Rate, wanted: int, now: float) -> int:
+    """How many of `wanted` may be asked for now: as many as the bucket holds, or none as long as
+    fewer are in it than it can hold and are wanted. Small groups would cost an apply each.
+    """
+    tokens = _tokens(connection, provider, rate, now)
+    return int(tokens) if tokens >= min(wanted, rate.burst) else 0
+
+
+def ready_at(connection: Connection, provider: str, rate: Rate, wanted: int, now: float) -> float:
+    """When that will be more than none, in seconds since the epoch."""
+    missing = min(wanted, rate.burst) - _tokens(connection, provider, rate, now)
+    return now + max(0.0, missing / rate.per_second)
+
+
+def take(connection: Connection, provider: str, rate: Rate, count: int, now: float) -> None:
+    """In the transaction that asks for them, which has begun as a writer."""
+    tokens = _tokens(connection, provider, rate, now) - count
+    connection.execute(delete(buckets).where(buckets.c.provider == provider))
+    connection.execute(insert(buckets).values(provider=provider, tokens=tokens, filled_at=now))
+
+
+def _tokens(connection: Connection, provider: str, rate: Rate, now: float) -> float:
+    """What is in it; one that nobody has drawn from yet is full."""
+    row = connection.execute(
+        select(buckets).where(buckets.c.provider == provider).with_for_update()
+    ).first()
+    if row is None:
+        return float(rate.burst)
+    # A clock that was set back fills nothing, and takes nothing.
+    filled = row.tokens + max(0.0, now - row.filled_at) * rate.per_second + _ROUNDING
+    return float(min(rate.burst, filled))
