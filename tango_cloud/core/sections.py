@@ -274,3 +274,5 @@ class GcpSettings(Section):
 class VmmsSettings(Section):
     memory_unit: Literal["MiB", "KiB"] = "MiB"
     """Unit of `vm.memory`: Tango's Docker reads MiB, its ec2SSH reads KiB."""
+    initialize_waits: bool = False
+    """Whether `initializeVM` returns only once the machine answers, as in Tango's own VMMSes."""

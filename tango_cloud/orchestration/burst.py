@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 _TRIES = 2
 """How many machines a job may be tried on: the second only if the first broke under it."""
+
+
+_NOTICE_SECONDS = 0.2
+"""How soon an interruption is noticed that came at a bad moment."""
 
 
 class Step(StrEnum):
@@ -99,8 +103,9 @@ class Burst:
         # finds nothing half-done.
         pool = ThreadPoolExecutor(1, thread_name_prefix="burst")
         working = pool.submit(self._work, min(machines, len(jobs)))
-        pool.shutdown(wait=False)
         try:
+            pool.shutdown(wait=False)
+            _wait_for(working)
             working.result()
         except KeyboardInterrupt:
             self._stop_and_wait(working)
@@ -110,7 +115,7 @@ class Burst:
     def _stop_and_wait(self, working: Future[None]) -> None:
         try:
             self.cancel()
-            working.exception()
+            _wait_for(working)
         except KeyboardInterrupt as again:
             raise InterruptedTwice from again
 
@@ -239,3 +244,9 @@ class Burst:
         if self._stop.is_set():
             return JobResult(job.name, JobStatus.CANCELLED, detail="not started")
         return JobResult(job.name, JobStatus.ERROR, detail=self._last_error)
+
+
+def _wait_for(working: Future[None]) -> None:
+    """In short waits: a signal that comes in the moment before a wait is noticed only after it."""
+    while not wait([working], _NOTICE_SECONDS).done:
+        pass

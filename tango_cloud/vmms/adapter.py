@@ -73,10 +73,15 @@ class TangoCloud:
     def initializeVM(self, vm: object) -> int:
         """Ask for the machine `vm`; 0 once that is on the books, -1 when it cannot be had.
 
-        Idempotent for the same `(id, name)`. Making it goes on meanwhile: `waitVM` waits.
+        Idempotent for the same `(id, name)`. Making it goes on meanwhile: `waitVM` waits. With the
+        setting `vmms.initialize_waits` it is 0 once the machine answers; when it does not in
+        `machine.ready_seconds` it is -1, and the machine is to be destroyed as after any failure.
         """
         try:
-            self._request(vm)
+            key = self._request(vm)
+            if self._settings.vmms.initialize_waits:
+                machine = self._fleet.wait(key, self._settings.machine.ready_seconds)
+                _fill(vm, machine.address, machine.instance_id)
         except Exception as error:
             _log("initializeVM", vm, error)
             return FAILED

@@ -73,6 +73,19 @@ def test_a_job_goes_through(vmms: TangoCloud, tmp_path: Path) -> None:
     assert vmms.getVMs() == []
 
 
+def test_initializing_may_wait_for_the_machine(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TANGO_CLOUD_VMMS__INITIALIZE_WAITS", "true")
+    monkeypatch.setenv("TANGO_CLOUD_MACHINE__READY_SECONDS", "1")
+    vmms, vm = _vmms(rig, monkeypatch, tmp_path), TangoMachine()
+    assert vmms.initializeVM(vm) == 0
+    assert vmms.copyIn(vm, [_input(tmp_path)], 1) == 0, "it is ready"
+    rig.transport.reachable = lambda _: False
+    assert vmms.initializeVM(TangoMachine(1001)) == -1
+    assert [machine.id for machine in vmms.getVMs()] == [1000, 1001], "nothing is forgotten"
+
+
 def test_the_old_generations_three_argument_call_works(vmms: TangoCloud) -> None:
     vm = TangoMachine()
     _ready(vmms, vm)
