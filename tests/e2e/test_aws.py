@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pytest
 from emulation.client import Emulation
 
+from tango_cloud.core.settings import load
+from tango_cloud.wiring import build_provider, build_stacks
+
 from ..aws import AwsDeployment, make_aws_deployment, need_systems
+from ..deployment import CHECKOUT
 from .main_job import run_main_job
+
+POLICY = json.loads((CHECKOUT / "docs" / "aws-iam-policy.json").read_text())
+NEVER_CALLED = {"ec2:CreateTags"}
+"""Allowed all the same: by it the creating calls may have tags."""
+MINE = [{"Name": "tag:tango-deployment", "Values": ["tango"]}]
 
 
 def test_the_main_job(aws: AwsDeployment) -> None:
@@ -49,31 +60,68 @@ def test_interrupted_it_leaves_nothing(aws: AwsDeployment) -> None:
     assert aws.instances() == []
 
 
-def test_kept_machines_are_listed_and_destroyed_and_the_envelope_goes_last(
-    emulation: Emulation, tmp_path: Path
+def test_a_whole_life_ends_without_a_trace_and_needs_what_the_policy_allows(
+    emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of the deployment that the policy is for, which makes its own network."""
     network = {"TANGO_CLOUD_AWS__NETWORK_CIDR": emulation.subnetwork()}
-    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", "kept", **network)
-    assert aws.run("run", aws.job("job", "all:\n\ttrue\n"), "--keep").returncode == 0
-    (listed,) = json.loads(aws.run("vms", "--json").stdout)
+    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", "tango", **network)
+    job = aws.job("job", "all:\n\ttrue\n")
+    succeed(aws, "run", job, "--keep")
+    (listed,) = json.loads(succeed(aws, "vms", "--json"))
     (described,) = aws.described()
     assert listed["instance_id"] == described["InstanceId"]
     assert listed["address"] == emulation.place(described["PrivateIpAddress"])[0]
+    succeed(aws, "doctor")
     refused = aws.run("destroy", "--envelope")
     assert (refused.returncode, "machines" in refused.stderr) == (2, True)
-    assert aws.run("destroy", "--all").returncode == 0
-    ec2 = emulation.client()
-    mine = [{"Name": "tag:tango-deployment", "Values": ["kept"]}]
-    # Somebody removes a part of the envelope: it is made anew, and its end is not hindered.
-    (template,) = ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
-    ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
-    done = aws.run("run", str(aws.folder / "jobs" / "job"))
-    assert done.returncode == 0, done.stderr
-    (template,) = ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
-    ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
-    done = aws.run("destroy", "--all", "--envelope")
-    assert done.returncode == 0, done.stderr
+    succeed(aws, "destroy", "--all")
+
+    remove_template(emulation)
+    succeed(aws, "run", job)
+    change_envelope(aws, monkeypatch)
+    succeed(aws, "destroy", "--all", "--envelope")
     aws.assert_nothing_left()
-    assert ec2.describe_vpcs(Filters=mine)["Vpcs"] == []
-    assert ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"] == []
-    assert ec2.describe_security_groups(Filters=mine)["SecurityGroups"] == []
+    ec2 = emulation.client()
+    assert ec2.describe_vpcs(Filters=MINE)["Vpcs"] == []
+    assert ec2.describe_launch_templates(Filters=MINE)["LaunchTemplates"] == []
+    assert ec2.describe_security_groups(Filters=MINE)["SecurityGroups"] == []
+    assert_policy_fits(set(emulation.calls()))
+
+
+def succeed(aws: AwsDeployment, *arguments: str) -> str:
+    done = aws.run(*arguments)
+    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+    return done.stdout
+
+
+def remove_template(emulation: Emulation) -> None:
+    """A part of the envelope, as if by somebody else."""
+    ec2 = emulation.client()
+    (template,) = ec2.describe_launch_templates(Filters=MINE)["LaunchTemplates"]
+    ec2.delete_launch_template(LaunchTemplateId=template["LaunchTemplateId"])
+
+
+def change_envelope(aws: AwsDeployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets a way to the internet, and others may reach it."""
+    aws.environment |= {
+        "TANGO_CLOUD_AWS__PUBLIC_ADDRESS": "true",
+        "TANGO_CLOUD_AWS__SSH_FROM": '["192.0.2.8/32", "2001:db8::8/128"]',
+    }
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    build_stacks(settings)._envelope(build_provider(settings, "aws"))
+
+
+def assert_policy_fits(called: set[str]) -> None:
+    """It allows what was called, and no more."""
+    allowed = set[str]()
+    for statement in POLICY["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions = statement["Action"]
+        allowed |= {actions} if isinstance(actions, str) else set(actions)
+    refused = [c for c in called if not any(fnmatchcase(c, action) for action in allowed)]
+    assert not refused, "called, and not allowed"
+    needless = {a for a in allowed if not any(fnmatchcase(c, a) for c in called)}
+    assert needless == NEVER_CALLED, "allowed, and not called"

@@ -93,12 +93,6 @@ def test_two_orchestrators_of_one_deployment(hosts: Hosts) -> None:
     assert done.returncode == 0, done.stderr
     assert (hosts.objects(), hosts.templates()) == ([], 0)
 
-    # What it knew of the envelope is not true any more.
-    done = here.run("run", here.job("anew", OK))
-    assert done.returncode == 0, done.stderr
-    done = here.run("destroy", "--envelope")
-    assert done.returncode == 0, done.stderr
-
 
 def test_what_one_killed_in_the_middle_leaves_is_removed_by_the_other(hosts: Hosts) -> None:
     here, there = hosts.here, hosts.there
