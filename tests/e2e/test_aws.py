@@ -20,7 +20,9 @@ from .main_job import run_main_job
 POLICY = json.loads((CHECKOUT / "docs" / "aws-iam-policy.json").read_text())
 NEVER_CALLED = {"ec2:CreateTags"}
 """Allowed all the same: by it the creating calls may have tags."""
-MINE = [{"Name": "tag:tango-deployment", "Values": ["tango"]}]
+LIFE = "life"
+"""A deployment that shares nothing with those of other tests."""
+MINE = [{"Name": "tag:tango-deployment", "Values": [LIFE]}]
 
 
 def test_the_main_job(aws: AwsDeployment) -> None:
@@ -63,9 +65,9 @@ def test_interrupted_it_leaves_nothing(aws: AwsDeployment) -> None:
 def test_a_whole_life_ends_without_a_trace_and_needs_what_the_policy_allows(
     emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the deployment that the policy is for, which makes its own network."""
+    """Of a deployment that makes its own network."""
     network = {"TANGO_CLOUD_AWS__NETWORK_CIDR": emulation.subnetwork()}
-    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", "tango", **network)
+    aws = make_aws_deployment(tmp_path, emulation, tmp_path / "state", LIFE, **network)
     job = aws.job("job", "all:\n\ttrue\n")
     succeed(aws, "run", job, "--keep")
     (listed,) = json.loads(succeed(aws, "vms", "--json"))
