@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulation.client import Emulation, Unavailable
+from emulation.client import Emulation
 
 from tango_cloud.core import tags
 
 from .deployment import leaving_nothing, make_deployment
-from .emulated import EmulatedDeployment
+from .emulated import EmulatedDeployment, emulated
 
 IMAGE = "course.img"
 """The image that every emulated cloud of the tests has."""
@@ -64,15 +64,9 @@ def make_aws_deployment(
 @pytest.fixture(scope="session")
 def running_emulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulation]:
     """An emulated EC2 whose instances are real machines, one for all tests of a process."""
-    try:
-        emulation = Emulation.start(tmp_path_factory.mktemp("emulation"))
-    except Unavailable as error:
-        pytest.skip(str(error))
-    try:
-        emulation.register_image(IMAGE)
+    folder = tmp_path_factory.mktemp("emulation")
+    with emulated(lambda: Emulation.start(folder), IMAGE) as emulation:
         yield emulation
-    finally:
-        emulation.stop()
 
 
 @pytest.fixture

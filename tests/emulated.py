@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from emulation.running import Running
+import pytest
+from emulation.running import Running, Unavailable
 
 from .deployment import Deployment
 from .waiting import wait_until
@@ -38,3 +42,17 @@ class EmulatedDeployment(Deployment):
             shutil.rmtree(folder)
         for file in self.state.glob("ledger.sqlite3*"):
             file.unlink()
+
+
+@contextmanager
+def emulated(start: Callable[[], Any], image: str) -> Iterator[Any]:
+    """The emulation that `start` gives, with `image`; skips where none can run."""
+    try:
+        emulation = start()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        emulation.register_image(image)
+        yield emulation
+    finally:
+        emulation.stop()

@@ -12,9 +12,9 @@ import pytest
 
 from tango_cloud.core import tags
 
-from .compute.client import ComputeEmulation, Unavailable
+from .compute.client import ComputeEmulation
 from .deployment import leaving_nothing, make_deployment
-from .emulated import EmulatedDeployment
+from .emulated import EmulatedDeployment, emulated
 from .google_plugin import Unavailable as NoPlugin
 from .google_plugin import install
 
@@ -62,15 +62,9 @@ def make_gcp_deployment(
 def running_compute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeEmulation]:
     """An emulated Compute Engine whose instances are real machines, one for all tests of a
     process."""
-    try:
-        emulation = ComputeEmulation.start(tmp_path_factory.mktemp("compute"))
-    except Unavailable as error:
-        pytest.skip(str(error))
-    try:
-        emulation.register_image(IMAGE)
+    folder = tmp_path_factory.mktemp("compute")
+    with emulated(lambda: ComputeEmulation.start(folder), IMAGE) as emulation:
         yield emulation
-    finally:
-        emulation.stop()
 
 
 @pytest.fixture

@@ -50,6 +50,17 @@ NetworkRange = Annotated[str, AfterValidator(_network)]
 SourceRange = Annotated[str, AfterValidator(_source)]
 
 
+def _named_source(public: bool, info: ValidationInfo, setting: str) -> bool:
+    """This host's own address, the default of `ssh_from`, is often not what the internet sees."""
+    if public and info.data.get("ssh_from") == ():
+        raise PydanticCustomError(
+            "public",
+            "Input should be false, unless {setting} says who may connect",
+            {"setting": setting},
+        )
+    return public
+
+
 class Section(BaseModel):
     """A table of the settings file."""
 
@@ -186,12 +197,7 @@ class AwsSettings(Section):
     @field_validator("public_address")
     @classmethod
     def _not_open_by_accident(cls, public: bool, info: ValidationInfo) -> bool:
-        # This host's own address is often not the one that the internet sees.
-        if public and info.data.get("ssh_from") == ():
-            raise PydanticCustomError(
-                "public", "Input should be false, unless aws.ssh_from says who may connect"
-            )
-        return public
+        return _named_source(public, info, "aws.ssh_from")
 
 
 class GcpSettings(Section):
@@ -263,12 +269,7 @@ class GcpSettings(Section):
     @field_validator("public_address")
     @classmethod
     def _not_open_by_accident(cls, public: bool, info: ValidationInfo) -> bool:
-        # This host's own address is often not the one that the internet sees.
-        if public and info.data.get("ssh_from") == ():
-            raise PydanticCustomError(
-                "public", "Input should be false, unless gcp.ssh_from says who may connect"
-            )
-        return public
+        return _named_source(public, info, "gcp.ssh_from")
 
 
 class VmmsSettings(Section):

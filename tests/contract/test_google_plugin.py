@@ -26,7 +26,7 @@ from tango_cloud.terraform.runner import Controls, Terraform
 
 from ..compute.client import ComputeEmulation, Fault
 from ..compute.client import Unavailable as NoEmulation
-from ..google_plugin import VENV, Unavailable, install, is_real
+from ..google_plugin import VENV, is_real
 from ..google_plugin.simulated.compute import Endpoint, NotLoopback
 
 ZONES = ["us-central1-a", "us-central1-b", "us-east1-b"]
@@ -34,14 +34,6 @@ STATE = Path("terraform.tfstate")
 RESOURCES = ("compute_network", "compute_subnetwork", "compute_firewall", "compute_instance")
 MANY = 40
 only_simulated = pytest.mark.skipif(is_real(), reason="the real plugin is used")
-
-
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    try:
-        return install(tmp_path_factory.mktemp("mirror"))
-    except Unavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +68,13 @@ def make_terraform(plugin: Mapping[str, str], **environment: str) -> Terraform:
 
 
 @pytest.fixture
-def terraform(plugin: Mapping[str, str], cloud: ComputeEmulation) -> Terraform:
+def terraform(google_plugin: Mapping[str, str], cloud: ComputeEmulation) -> Terraform:
     ours = {
         "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": f"{cloud.endpoint}/compute/v1/",
         "GOOGLE_PROJECT": cloud.project,
         "GOOGLE_OAUTH_ACCESS_TOKEN": "dummy",
     }
-    return make_terraform(plugin, **ours)
+    return make_terraform(google_plugin, **ours)
 
 
 @dataclass
@@ -200,9 +192,11 @@ def test_its_schema_is_the_published_one(told: Mapping[str, Any], name: str) -> 
 
 
 @pytest.fixture(scope="module")
-def told(plugin: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+def told(
+    google_plugin: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Any]:
     """The schema as Terraform has understood it."""
-    terraform = make_terraform(plugin)
+    terraform = make_terraform(google_plugin)
     folder = tmp_path_factory.mktemp("schema")
     copy_module(modules_root() / "gcp" / "wave", folder)
     terraform.run(command.init(), folder)
@@ -341,9 +335,9 @@ def test_it_takes_a_loopback_address() -> None:
 
 @only_simulated
 @pytest.mark.parametrize("url", ["", "https://compute.googleapis.com/compute/v1/"])
-def test_terraform_is_told_so(plugin: Mapping[str, str], tmp_path: Path, url: str) -> None:
+def test_terraform_is_told_so(google_plugin: Mapping[str, str], tmp_path: Path, url: str) -> None:
     environment = {"GOOGLE_PROJECT": "p", "GOOGLE_OAUTH_ACCESS_TOKEN": "dummy"}
-    terraform = make_terraform(plugin, GOOGLE_COMPUTE_CUSTOM_ENDPOINT=url, **environment)
+    terraform = make_terraform(google_plugin, GOOGLE_COMPUTE_CUSTOM_ENDPOINT=url, **environment)
     variables = {"deployment": "one", "ssh_from": ["192.0.2.7/32"], "zones": ZONES}
     module = make_module(terraform, "gcp/envelope", tmp_path / "envelope", **variables)
     with pytest.raises(TerraformError, match="Simulated plugin: "):

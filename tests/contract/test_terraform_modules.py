@@ -29,8 +29,6 @@ from tango_cloud.terraform.environment import (
 from tango_cloud.terraform.modules import copy_module, modules_root
 from tango_cloud.terraform.runner import Terraform
 
-from ..google_plugin import Unavailable, install
-
 MODULES = sorted(
     path.parent.relative_to(modules_root()).as_posix()
     for path in modules_root().glob("*/*/main.tf")
@@ -58,14 +56,10 @@ def with_plugins(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 @pytest.fixture(scope="module")
 def with_google(
-    tmp_path_factory: pytest.TempPathFactory, with_plugins: Terraform
+    google_plugin: Mapping[str, str], with_plugins: Terraform
 ) -> tuple[Terraform, bool]:
     """With the simulated Google plugin, and whether it is that: the real one if so chosen."""
-    try:
-        environment = install(tmp_path_factory.mktemp("mirror"))
-    except Unavailable as error:
-        pytest.skip(str(error))
-    return (_preferred(environment), True) if environment else (with_plugins, False)
+    return (_preferred(google_plugin), True) if google_plugin else (with_plugins, False)
 
 
 def _preferred(more: Mapping[str, str]) -> Terraform:
