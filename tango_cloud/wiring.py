@@ -51,6 +51,7 @@ def build_fleet(settings: Settings) -> Fleet:
         waves,
         window=Window(settings.wave.gather_seconds, settings.wave.gather_limit_seconds),
         concurrent_applies=settings.wave.concurrent_applies,
+        machines=settings.wave.machines,
         rates={
             name: rate
             for name, site in sites.items()

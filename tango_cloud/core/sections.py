@@ -104,6 +104,8 @@ class WaveSettings(Section):
     """How long a first request waits for company before its wave is applied."""
     gather_limit_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
     """How long a wave may be held open while more requests keep arriving."""
+    machines: Count = 200
+    """The most that one wave creates; what is asked for beyond it goes into the next one."""
     concurrent_applies: Count = 4
     """Terraform applies of one process at a time; as many again may remove machines."""
     parallelism: Count = 50
@@ -181,6 +183,10 @@ class AwsSettings(Section):
     """Machines that may be asked for at once: EC2's bucket of RunInstances calls."""
     launches_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     """Machines that may be asked for in a second after that; more if your quota is higher."""
+    terminate_burst: Count = 1000
+    """Machines that may be removed at once: EC2's bucket of instances to terminate."""
+    terminations_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    """Machines that may be removed in a second after that."""
     reach: Path | None = None
     """For tests only: a JSON file that says where emulated machines really answer."""
 
@@ -243,6 +249,10 @@ class GcpSettings(Section):
     """Machines that may be asked for at once: Google counts 1,500 requests a minute."""
     inserts_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15.0
     """Machines that may be asked for in a second after that."""
+    delete_burst: Count = 500
+    """Machines that may be removed at once: each is a request of its own, of the same 1,500."""
+    deletes_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    """Machines that may be removed in a second after that."""
     reach: Path | None = None
     """For tests only: a JSON file that says where emulated machines really answer."""
 

@@ -42,6 +42,7 @@ class Committer:
     """Groups this process' creations and removals. Threads start when first needed.
 
     `concurrent_applies` bounds creations and removals separately: neither waits for the other.
+    `machines` bounds one wave.
     `rates` are those of the providers that bound how fast machines may be asked for.
     """
 
@@ -53,12 +54,14 @@ class Committer:
         *,
         window: Window,
         concurrent_applies: int,
+        machines: int,
         rates: Mapping[str, Rate] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._deployment = deployment
         self._ledger = ledger
         self._waves = waves
+        self._machines = machines
         self._rates = rates or {}
         self._clock = clock
         self._owner = new_uid()
@@ -72,7 +75,7 @@ class Committer:
         self._own_waves: set[str] = set()
         self._creation = GroupCommit(
             "create",
-            pending=lambda: len(ledger.machines.waiting(deployment)),
+            pending=lambda: len(ledger.intents.waiting(deployment)),
             claim=self._claim_creations,
             next_due=self._next_due,
             window=window,
@@ -134,16 +137,22 @@ class Committer:
     def _claim_creations(self) -> Sequence[Work]:
         self._beat()
         works: list[Work] = []
-        for provider in sorted(set(self._ledger.machines.waiting(self._deployment))):
+        for provider in sorted(set(self._ledger.intents.waiting(self._deployment))):
             wave = new_uid()
             # Before it is on the books: a waiter that sees it there must know that it is ours.
             self._own_waves.add(wave)
-            rate = self._rates.get(provider)
-            claimed = self._ledger.machines.claim(
-                self._deployment, provider, wave, self._owner, rate
+            claimed = self._ledger.intents.claim(
+                self._deployment,
+                provider,
+                wave,
+                self._owner,
+                rate=self._rates.get(provider),
+                most=self._machines,
             )
             if claimed:
                 works.append(self._creating(wave, provider))
+                if len(claimed) == self._machines:
+                    self._creation.kick()  # more may wait
             else:
                 self._own_waves.discard(wave)
         return works
@@ -255,7 +264,7 @@ class Committer:
             self._creation.kick()
 
     def _next_due(self) -> float | None:
-        due = self._ledger.machines.next_due(self._deployment, self._rates)
+        due = self._ledger.intents.next_due(self._deployment, self._rates)
         return None if due is None else max(0.0, due - self._clock())
 
     def _beat(self) -> None:

@@ -232,7 +232,8 @@ class Waves:
             log.error("%s: %s", machine.key, error)
 
     def _terminate(self, provider: str, uids: set[str]) -> tuple[set[str], set[str]]:
-        """Ask the cloud to remove these machines. Returns which it showed, and which it still does.
+        """Ask the cloud to remove these machines, of very many as many as it lets us ask for now.
+        Returns which it showed, and which it still does.
 
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
@@ -240,6 +241,11 @@ class Waves:
         found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
         standing = [i.instance_id for i in found if i.status is not InstanceStatus.STOPPING]
         left = found
+        rate = site.provider.removal_rate
+        if standing and rate is not None:
+            standing = standing[
+                : self._ledger.buckets.draw(f"{provider}/remove", rate, len(standing))
+            ]
         if standing:
             site.provider.terminate(standing)
             left = [instance for instance in site.inventory.fresh() if instance.uid in uids]

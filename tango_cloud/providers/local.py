@@ -136,6 +136,10 @@ class LocalProvider:
     def creation_rate(self) -> Rate | None:
         return None
 
+    @property
+    def removal_rate(self) -> Rate | None:
+        return None
+
     def host_key(self, instance_id: str) -> str:
         raise NotImplementedError(f"{instance_id} was told its host key")
 

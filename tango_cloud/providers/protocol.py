@@ -80,6 +80,11 @@ class Provider(Protocol):
         """How fast the cloud lets machines be asked for; None: as fast as we like."""
         ...
 
+    @property
+    def removal_rate(self) -> Rate | None:
+        """How fast it lets `terminate` be asked to remove them; None: as fast as we like."""
+        ...
+
     def images(self) -> Sequence[str]:
         """The image names that a job may ask for; the first is for those that ask for none.
 

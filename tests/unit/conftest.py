@@ -54,7 +54,9 @@ def build_rig(
     signals = Signals()
     connections = Connections(transport, sites, "/dev/null", 1.0)
     waves = Waves(ledger, sites, offers, stacks, connections, signals, attempts=3)
-    committer = Committer(deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2)
+    committer = Committer(
+        deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2, machines=200
+    )
     fleet = Fleet(deployment, ledger, sites, offers, connections, committer, signals)
     return Rig(fleet, committer, waves, ledger, cloud, transport)
 

@@ -43,6 +43,16 @@ from tango_cloud.transports.protocol import (
 OUTCOME = RunOutcome(0, False, False, 0.1, 0.1, 1024, 3, "limits")
 
 
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeCloud:
     """A provider whose instances live in a dict. Also the stacks that create in it."""
 
@@ -64,6 +74,7 @@ class FakeCloud:
         self.listings = 0
         self.own_host_keys = False
         self.creation_rate: Rate | None = None
+        self.removal_rate: Rate | None = None
         self.host_keys: dict[str, str] = {}
         self.unavailable = False
         self.offers_count = 2

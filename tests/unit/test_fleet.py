@@ -251,7 +251,7 @@ def test_a_wait_can_be_given_up(rig: Rig) -> None:
 
 def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
     kept, missing = (book(rig, MachineKey("prod", n, "local")) for n in (1, 2))
-    rig.ledger.machines.claim("prod", "fake", "wave1", "dead-owner")
+    rig.ledger.intents.claim("prod", "fake", "wave1", "dead-owner")
     rig.ledger.machines.record(kept.uid, host_key="ssh-ed25519 boot")
     _give(rig.cloud, kept)
     assert rig.fleet.wait(kept.key, 10).uid == kept.uid, "what exists is kept"
@@ -264,7 +264,7 @@ def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
 def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
     machine = book(rig, KEY)
     rig.ledger.owners.register("alive")
-    rig.ledger.machines.claim("prod", "fake", "wave1", "alive")
+    rig.ledger.intents.claim("prod", "fake", "wave1", "alive")
     with pytest.raises(NotReadyInTime):
         rig.fleet.wait(KEY, 0.5)
     now = rig.ledger.machines.get(machine.uid)
@@ -293,7 +293,7 @@ def test_a_machine_that_vanishes_as_soon_as_it_is_made_is_made_again(
 ) -> None:
     monkeypatch.setattr("tango_cloud.orchestration.readiness._UNSEEN_SECONDS", 0.0)
     machine = book(rig, KEY)
-    rig.ledger.machines.claim("prod", "fake", "wave1", "somebody")
+    rig.ledger.intents.claim("prod", "fake", "wave1", "somebody")
     rig.ledger.waves.applied("wave1")
     assert rig.fleet.wait(KEY, 10).uid != machine.uid
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,23 +11,15 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from tango_cloud.core.errors import ConfigurationError
-from tango_cloud.core.ledger import Ledger, database, new_uid
+from tango_cloud.core.ledger import Ledger, database
 from tango_cloud.core.ledger.schema import metadata
 from tango_cloud.core.lifecycle import Reason, State
-from tango_cloud.core.model import Machine, MachineKey, Rate, Shape, WaveState
+from tango_cloud.core.model import Machine, MachineKey, Shape
+
+from .fakes import Clock
 
 SHAPE = Shape("local.img", cores=2)
 KEY = MachineKey("prod", 1000, "local")
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -83,74 +73,6 @@ def test_own_ids_stay_clear_of_tangos_and_of_each_other(ledger: Ledger) -> None:
         assert sorted(m.key.id for m in made) == list(range(100_000, 100_016))
 
 
-def test_one_claim_takes_all_that_wait_and_nothing_else(ledger: Ledger) -> None:
-    mine = [_request(ledger, MachineKey("prod", n, "local")) for n in range(3)]
-    _request(ledger, MachineKey("prod-2", 0, "local"))
-    claimed = ledger.machines.claim("prod", "local", "wave1", "owner")
-    assert {m.uid for m in claimed} == {m.uid for m in mine}
-    assert {m.state for m in claimed} == {State.CREATING}
-    assert not ledger.machines.claim("prod", "local", "wave2", "owner")
-    assert ledger.waves.get("wave2") is None
-    wave = ledger.waves.get("wave1")
-    assert wave is not None
-    assert (wave.state, wave.owner) == (WaveState.APPLYING, "owner")
-
-
-_CLAIMER = """
-import sys, pathlib
-from tango_cloud.core.ledger import Ledger, new_uid
-url, folder = sys.argv[1:]
-ledger = Ledger(url, pathlib.Path(folder))
-sys.stdin.readline()
-while claimed := ledger.machines.claim("prod", "local", new_uid(), "owner"):
-    print(*(m.uid for m in claimed), flush=True)
-"""
-
-
-def test_processes_claiming_at_once_never_share_an_intent(
-    ledger: Ledger, url: str, tmp_path: Path
-) -> None:
-    wanted = {_request(ledger, MachineKey("prod", n, "local")).uid for n in range(200)}
-    command = [sys.executable, "-c", _CLAIMER, url, str(tmp_path)]
-    claimers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for claimer in claimers:
-        assert claimer.stdin is not None
-        claimer.stdin.write("go\n")
-        claimer.stdin.flush()
-    outputs = [claimer.communicate(timeout=60)[0].split() for claimer in claimers]
-    assert [claimer.returncode for claimer in claimers] == [0] * 4
-    claimed = [uid for output in outputs for uid in output]
-    assert len(claimed) == len(set(claimed)) == 200
-    assert set(claimed) == wanted
-
-
-def test_a_delayed_intent_waits_its_time(ledger: Ledger, clock: Clock) -> None:
-    first = _request(ledger)
-    ledger.machines.claim("prod", "local", "wave1", "owner")
-    second = ledger.machines.supersede(
-        first,
-        reason=Reason.NO_CAPACITY,
-        detail="none left",
-        provider="elsewhere",
-        offer=1,
-        delay=5.0,
-    )
-    assert second is not None
-    assert (second.key, second.provider, second.offer) == (KEY, "elsewhere", 1)
-    assert second.attempt == 1
-    assert second.uid != first.uid
-    assert ledger.machines.waiting("prod") == []
-    assert ledger.machines.next_due("prod", {}) == clock.now + 5.0
-    assert not ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
-    clock.now += 5.0
-    claimed = ledger.machines.claim("prod", "elsewhere", "wave2", "owner")
-    assert [machine.uid for machine in claimed] == [second.uid]
-    assert ledger.machines.providers("prod") == ["elsewhere"]
-
-
 def test_what_is_being_destroyed_is_not_asked_for_anew(ledger: Ledger) -> None:
     machine = _request(ledger)
     ledger.machines.move(machine.uid, State.DESTROYING)
@@ -168,7 +90,7 @@ def test_a_move_that_is_not_allowed_changes_nothing(ledger: Ledger) -> None:
 
 def test_the_story_of_a_machine_is_told_in_order(ledger: Ledger) -> None:
     machine = _request(ledger)
-    ledger.machines.claim("prod", "local", "wave1", "owner")
+    ledger.intents.claim("prod", "local", "wave1", "owner")
     ledger.machines.move(machine.uid, State.FAILED, Reason.PROVISIONING, "no disk")
     for name in (machine.uid, "prod-1000-local", "1000"):
         events = ledger.machines.history("prod", name)
@@ -179,7 +101,7 @@ def test_the_story_of_a_machine_is_told_in_order(ledger: Ledger) -> None:
 
 def test_a_wave_closes_once_its_last_machine_is_gone(ledger: Ledger) -> None:
     machines = [_request(ledger, MachineKey("prod", n, "local")) for n in range(2)]
-    ledger.machines.claim("prod", "local", "wave1", "owner")
+    ledger.intents.claim("prod", "local", "wave1", "owner")
     ledger.waves.applied("wave1")
     ledger.machines.move(machines[0].uid, State.GONE)
     assert not ledger.waves.close("wave1")
@@ -190,14 +112,14 @@ def test_a_wave_closes_once_its_last_machine_is_gone(ledger: Ledger) -> None:
 
 def test_a_wave_being_applied_never_closes(ledger: Ledger) -> None:
     machine = _request(ledger)
-    ledger.machines.claim("prod", "local", "wave1", "owner")
+    ledger.intents.claim("prod", "local", "wave1", "owner")
     ledger.machines.move(machine.uid, State.GONE)
     assert not ledger.waves.close("wave1")
 
 
 def test_only_one_takes_over_from_a_dead_owner(ledger: Ledger) -> None:
     _request(ledger)
-    ledger.machines.claim("prod", "local", "wave1", "dead")
+    ledger.intents.claim("prod", "local", "wave1", "dead")
     wave = ledger.waves.get("wave1")
     assert wave is not None
     assert [ledger.waves.take_over(wave, heir) for heir in ("one", "two")] == [True, False]
@@ -214,54 +136,9 @@ def test_an_owner_is_alive_while_its_process_is(ledger: Ledger) -> None:
 def test_an_owner_with_an_unfinished_wave_stays_on_the_books(ledger: Ledger, url: str) -> None:
     ledger.owners.register("me")
     _request(ledger)
-    ledger.machines.claim("prod", "local", "wave1", "me")
+    ledger.intents.claim("prod", "local", "wave1", "me")
     ledger.owners.leave("me")
     assert ledger.owners.alive("me")
-
-
-RATE = Rate(burst=5, per_second=2.0)
-
-
-def _ask(ledger: Ledger, count: int) -> None:
-    for _ in range(count):
-        ledger.machines.request_next("prod", "local", "local", SHAPE, 60)
-
-
-def _claim(ledger: Ledger, deployment: str = "prod") -> int:
-    wave = new_uid()
-    return len(ledger.machines.claim(deployment, "local", wave, "owner", RATE))
-
-
-def test_no_more_is_claimed_than_a_cloud_lets_us_ask_for(ledger: Ledger, clock: Clock) -> None:
-    _ask(ledger, 12)
-    assert _claim(ledger) == 5
-    assert _claim(ledger) == 0
-    assert ledger.machines.next_due("prod", {"local": RATE}) == pytest.approx(clock.now + 2.5)
-    clock.now += 1.0
-    assert _claim(ledger) == 0, "two at a time would cost an apply each"
-    clock.now += 1.5
-    assert _claim(ledger) == 5
-    clock.now += 1.0
-    assert _claim(ledger) == 2, "all that is left"
-    clock.now += 3600
-    _ask(ledger, 12)
-    assert _claim(ledger) == 5, "a bucket holds no more"
-
-
-def test_a_lone_machine_is_claimed_at_once(ledger: Ledger, clock: Clock) -> None:
-    for _ in range(5):
-        _ask(ledger, 1)
-        assert ledger.machines.next_due("prod", {"local": RATE}) == clock.now
-        assert _claim(ledger) == 1
-
-
-def test_deployments_of_one_account_share_its_bucket(ledger: Ledger, clock: Clock) -> None:
-    _ask(ledger, 5)
-    ledger.machines.request(MachineKey("other", 1, "local"), "local", SHAPE, 60)
-    assert _claim(ledger) == 5
-    assert _claim(ledger, "other") == 0
-    clock.now += 0.5
-    assert _claim(ledger, "other") == 1
 
 
 def test_every_host_that_works_for_a_deployment_is_known_by_its_key(

@@ -9,7 +9,7 @@ import pytest
 
 from tango_cloud.core.errors import NotGoneInTime
 from tango_cloud.core.lifecycle import State
-from tango_cloud.core.model import Machine, MachineKey, WaveState
+from tango_cloud.core.model import Machine, MachineKey, Rate, WaveState
 
 from ..waiting import wait_until
 from .conftest import KEY, SHAPE, Rig, book, ready, request, state_of
@@ -28,6 +28,20 @@ def test_destroying_asks_the_cloud_and_the_state_follows(rig: Rig) -> None:
     assert not rig.cloud.discarded
     rig.fleet.destroy_and_wait(keys[1], 10)
     wait_until(lambda: set(rig.cloud.discarded) == {machines[0].wave})
+
+
+def test_no_more_are_removed_than_a_cloud_lets_us_ask_for(rig: Rig) -> None:
+    keys = [MachineKey("prod", n, "local") for n in range(5)]
+    for key in keys:
+        book(rig, key)
+    machines = [rig.fleet.wait(key, 10) for key in keys]
+    for machine in machines:
+        rig.ledger.machines.move(machine.uid, State.DESTROYING)
+    rig.cloud.removal_rate = Rate(burst=2, per_second=0.001)
+    left = rig.waves.remove(machines[0].wave, "fake", machines)
+    assert len(rig.cloud.terminated) == 2
+    assert len(left) == 3
+    assert {m.uid for m in machines if state_of(rig, m) is State.DESTROYING} == left
 
 
 def test_a_machine_that_shuts_down_slowly_is_looked_after_until_it_is_gone(rig: Rig) -> None:

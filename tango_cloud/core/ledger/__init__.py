@@ -9,14 +9,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tango_cloud.core.ledger.buckets import Buckets
 from tango_cloud.core.ledger.clients import Clients
 from tango_cloud.core.ledger.database import open_database
-from tango_cloud.core.ledger.machines import Clock, Machines, new_uid
+from tango_cloud.core.ledger.intents import Intents
+from tango_cloud.core.ledger.machines import Machines
+from tango_cloud.core.ledger.records import Clock, new_uid
 from tango_cloud.core.ledger.waves import Owners, Waves, process_started
 
 __all__ = [
+    "Buckets",
     "Clients",
     "Clock",
+    "Intents",
     "Ledger",
     "Machines",
     "Owners",
@@ -33,8 +38,10 @@ class Ledger:
         """Open the ledger at `url`. Raises ConfigurationError when that cannot be done."""
         self._database = open_database(url, lock_dir)
         self.machines = Machines(self._database, clock)
+        self.intents = Intents(self._database, clock)
         self.waves = Waves(self._database, clock)
         self.owners = Owners(self._database, clock)
+        self.buckets = Buckets(self._database, clock)
         self.clients = Clients(self._database, clock)
 
     def close(self) -> None:

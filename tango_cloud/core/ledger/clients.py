@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select
 
 from tango_cloud.core.ledger.database import Database
+from tango_cloud.core.ledger.records import Clock
 from tango_cloud.core.ledger.schema import clients
 
-Clock = Callable[[], float]
 _DAY = 24 * 3600.0
 _KEPT_SECONDS = 30 * _DAY
 """A host that nobody worked on for this long may not log in to new machines any more."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    Row,
     String,
     and_,
     bindparam,
-    case,
     cast,
     func,
     insert,
@@ -23,20 +19,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from tango_cloud.core.ledger import buckets
 from tango_cloud.core.ledger.database import Database
-from tango_cloud.core.ledger.schema import events, machines, waves
+from tango_cloud.core.ledger.records import Clock, machine_of, new_uid, note
+from tango_cloud.core.ledger.schema import events, machines
 from tango_cloud.core.lifecycle import Reason, State, sources
-from tango_cloud.core.model import Event, Machine, MachineKey, Rate, Shape, WaveState
+from tango_cloud.core.model import Event, Machine, MachineKey, Shape
 
-Clock = Callable[[], float]
 FIRST_OWN_ID = 100_000
 """Ids for machines without a Tango start here: Tango itself uses 1000 to 99999."""
-
-
-def new_uid() -> str:
-    """A machine's or wave's unique name: 12 hexadecimal digits."""
-    return secrets.token_hex(6)
 
 
 class Machines:
@@ -80,13 +70,13 @@ class Machines:
         """The machine that bears this identity now."""
         with self._database.read() as connection:
             row = connection.execute(_LIVE, _identity(key)).first()
-        return _machine(row) if row else None
+        return machine_of(row) if row else None
 
     def last(self, key: MachineKey) -> Machine | None:
         """The machine that bears or last bore this identity."""
         with self._database.read() as connection:
             row = connection.execute(_LAST, _identity(key)).first()
-        return _machine(row) if row else None
+        return machine_of(row) if row else None
 
     def get(self, uid: str) -> Machine | None:
         rows = self._select(machines.c.uid == uid)
@@ -114,86 +104,6 @@ class Machines:
     def of_wave(self, wave: str) -> Sequence[Machine]:
         return self._select(machines.c.wave == wave)
 
-    def waiting(self, deployment: str) -> Sequence[str]:
-        """The providers of all intents that no wave has claimed and that may be, once for each."""
-        with self._database.read() as connection:
-            found = connection.execute(
-                select(machines.c.provider).where(
-                    machines.c.deployment == deployment,
-                    machines.c.state == State.REQUESTED,
-                    machines.c.not_before <= self._clock(),
-                )
-            ).scalars()
-            return list(found)
-
-    def next_due(self, deployment: str, rates: Mapping[str, Rate]) -> float | None:
-        """When the first unclaimed intent may be claimed, in seconds since the epoch.
-
-        `rates` are those of the providers that have one.
-        """
-        now = self._clock()
-        with self._database.read() as connection:
-            waiting = connection.execute(
-                select(
-                    machines.c.provider,
-                    func.min(machines.c.not_before).label("first"),
-                    func.sum(case((machines.c.not_before <= now, 1), else_=0)).label("due"),
-                )
-                .where(machines.c.deployment == deployment, machines.c.state == State.REQUESTED)
-                .group_by(machines.c.provider)
-            ).all()
-            moments = []
-            for provider, first, due in waiting:
-                rate = rates.get(provider)
-                if rate is not None and due:
-                    first = max(first, buckets.ready_at(connection, provider, rate, due, now))
-                moments.append(first)
-            return min(moments, default=None)
-
-    def claim(
-        self, deployment: str, provider: str, wave: str, owner: str, rate: Rate | None = None
-    ) -> Sequence[Machine]:
-        """Put every unclaimed intent into a new wave of `owner`, or with `rate` the oldest, as many
-        as the cloud lets us ask for now.
-
-        Nobody else gets any of them. The wave is on the books if there were any.
-        """
-        now = self._clock()
-        waiting: list[ColumnElement[bool]] = [
-            machines.c.deployment == deployment,
-            machines.c.provider == provider,
-            machines.c.state == State.REQUESTED,
-            machines.c.not_before <= now,
-        ]
-        with self._database.write() as connection:
-            if rate is not None:
-                oldest = select(machines.c.uid).where(*waiting).order_by(machines.c.created_at)
-                uids = connection.execute(oldest).scalars().all()
-                count = buckets.allowed(connection, provider, rate, len(uids), now)
-                waiting.append(machines.c.uid.in_(uids[:count]))
-            rows = connection.execute(
-                update(machines)
-                .where(*waiting)
-                .values(state=State.CREATING, wave=wave, changed_at=now)
-                .returning(machines)
-            ).all()
-            claimed = [_machine(row) for row in rows]
-            if claimed and rate is not None:
-                buckets.take(connection, provider, rate, len(claimed), now)
-            if claimed:
-                connection.execute(
-                    insert(waves).values(
-                        wave=wave,
-                        deployment=deployment,
-                        provider=provider,
-                        state=WaveState.APPLYING,
-                        owner=owner,
-                        created_at=now,
-                    )
-                )
-                self._note(connection, claimed, State.CREATING, f"wave {wave}")
-            return claimed
-
     def move(
         self,
         uid: str,
@@ -213,7 +123,7 @@ class Machines:
         """
         with self._database.write() as connection:
             row = connection.execute(_LEASE, _identity(key) | {"now": self._clock()}).first()
-        return _machine(row) if row else None
+        return machine_of(row) if row else None
 
     def unlease(self, key: MachineKey) -> None:
         """leased → ready, if it still is leased."""
@@ -262,7 +172,7 @@ class Machines:
                 .values(changed_at=self._clock(), **columns)
                 .returning(machines)
             ).first()
-            return _machine(row) if row else None
+            return machine_of(row) if row else None
 
     def history(self, deployment: str, name: str) -> Sequence[Event]:
         """Every event of the machines whose id, uid or instance name is `name`, oldest first."""
@@ -315,8 +225,8 @@ class Machines:
             )
             .returning(machines)
         ).one()
-        machine = _machine(row)
-        self._note(connection, [machine], State.REQUESTED, f"image {shape.image}")
+        machine = machine_of(row)
+        note(connection, self._clock(), [machine], State.REQUESTED, f"image {shape.image}")
         return machine
 
     def _move(
@@ -337,34 +247,16 @@ class Machines:
         ).first()
         if row is None:
             return None
-        machine = _machine(row)
-        self._note(connection, [machine], target, detail or reason)
+        machine = machine_of(row)
+        note(connection, self._clock(), [machine], target, detail or reason)
         return machine
-
-    def _note(
-        self, connection: Connection, noted: Iterable[Machine], event: str, detail: str
-    ) -> None:
-        connection.execute(
-            insert(events),
-            [
-                {
-                    "at": self._clock(),
-                    "deployment": machine.key.deployment,
-                    "uid": machine.uid,
-                    "machine": machine.key.instance_name,
-                    "event": event,
-                    "detail": detail,
-                }
-                for machine in noted
-            ],
-        )
 
     def _select(self, *conditions: Any) -> list[Machine]:
         with self._database.read() as connection:
             rows = connection.execute(
                 select(machines).where(*conditions).order_by(machines.c.created_at)
             )
-            return [_machine(row) for row in rows]
+            return [machine_of(row) for row in rows]
 
 
 # These run for each job. They are built once, because building costs as much as running.
@@ -395,27 +287,3 @@ def _identity(key: MachineKey) -> dict[str, Any]:
         "bearer_id": key.id,
         "bearer_name": key.name,
     }
-
-
-def _machine(row: Row[Any]) -> Machine:
-    return Machine(
-        uid=row.uid,
-        key=MachineKey(row.deployment, row.id, row.name),
-        state=State(row.state),
-        reason=Reason(row.reason),
-        detail=row.detail,
-        provider=row.provider,
-        shape=Shape(row.image, row.cores, row.memory_mib, row.disk_gib),
-        attempt=row.attempt,
-        offer=row.offer,
-        wave=row.wave,
-        instance_id=row.instance_id,
-        address=row.address,
-        port=row.port,
-        username=row.username,
-        host_key=row.host_key,
-        host_key_next=row.host_key_next,
-        created_at=row.created_at,
-        changed_at=row.changed_at,
-        expires_at=row.expires_at,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
 metadata = MetaData()
 
@@ -24,6 +24,7 @@ machines = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("offer", Integer, nullable=False, default=0),
     Column("not_before", Float, nullable=False, default=0.0),
+    Column("granted", Boolean, nullable=False, default=False),
     Column("wave", String(12), nullable=False, default=""),
     Column("instance_id", String, nullable=False, default=""),
     Column("address", String, nullable=False, default=""),
@@ -74,7 +75,7 @@ owners = Table(
 buckets = Table(
     "buckets",
     metadata,
-    Column("provider", String, primary_key=True),
+    Column("name", String, primary_key=True),
     Column("tokens", Float, nullable=False),
     Column("filled_at", Float, nullable=False),
 )

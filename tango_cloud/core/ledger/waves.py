@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ import psutil
 from sqlalchemy import Row, delete, exists, insert, select, update
 
 from tango_cloud.core.ledger.database import Database
+from tango_cloud.core.ledger.records import Clock
 from tango_cloud.core.ledger.schema import machines, owners, waves
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Wave, WaveState
 
-Clock = Callable[[], float]
 SILENT_SECONDS = 30.0
 """An owner on another host counts as dead after this long without a heartbeat."""
 

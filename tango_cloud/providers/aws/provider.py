@@ -94,6 +94,10 @@ class AwsProvider:
     def creation_rate(self) -> Rate | None:
         return Rate(self._settings.launch_burst, self._settings.launches_per_second)
 
+    @property
+    def removal_rate(self) -> Rate | None:
+        return Rate(self._settings.terminate_burst, self._settings.terminations_per_second)
+
     def host_key(self, instance_id: str) -> str:
         raise NotImplementedError(f"{instance_id} was told its host key")
 

@@ -101,6 +101,10 @@ class GcpProvider:
     def creation_rate(self) -> Rate | None:
         return Rate(self._settings.insert_burst, self._settings.inserts_per_second)
 
+    @property
+    def removal_rate(self) -> Rate | None:
+        return Rate(self._settings.delete_burst, self._settings.deletes_per_second)
+
     def host_key(self, instance_id: str) -> str:
         return host_keys.published(self._clients, instance_id)
 
