@@ -14,7 +14,7 @@ from tango_cloud.core.errors import ConfigurationError
 from tango_cloud.core.settings import ENV_PREFIX, Settings, load
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.providers.local_host import examine
-from tango_cloud.wiring import build_fleet
+from tango_cloud.wiring import build_deployment
 
 PREFIX = "bench"
 READY_SECONDS = 120.0
@@ -89,7 +89,7 @@ def in_force(environment: Mapping[str, str]) -> Iterator[Settings]:
 @contextmanager
 def fleet_of(settings: Settings) -> Iterator[Fleet]:
     """The fleet; at the end every machine of the deployment is removed, whoever made it."""
-    fleet = build_fleet(settings)
+    fleet = build_deployment(settings).fleet
     try:
         yield fleet
     finally:

@@ -24,8 +24,9 @@ from tango_cloud.jobs.execution import execute
 from tango_cloud.jobs.job import Job, JobResult, load_directory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
+from tango_cloud.orchestration.mending import Outcome
 from tango_cloud.transports.protocol import MachineReport, OnOutput, RunLimits
-from tango_cloud.wiring import build_fleet, build_stacks
+from tango_cloud.wiring import build_deployment
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -71,7 +72,9 @@ class Cloud:
         self, overrides: Mapping[str, Any] | None = None, *, settings: Settings | None = None
     ) -> None:
         self.settings = settings or load(overrides)
-        self._fleet = build_fleet(self.settings)
+        self._deployment = build_deployment(self.settings)
+        self._deployment.background.start()
+        self._fleet = self._deployment.fleet
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +89,7 @@ class Cloud:
 
     def close(self) -> None:
         """Finish what was begun and close connections. Machines that were kept stay."""
-        self._fleet.close()
+        self._deployment.close()
 
     def job(
         self,
@@ -193,9 +196,25 @@ class Cloud:
             raise InputError(
                 [Fault("envelope", f"{len(left)} machines still use it", "destroy --all first")]
             )
-        stacks = build_stacks(self.settings)
         for provider in self.settings.provider:
-            stacks.remove_envelope(provider)
+            self._deployment.stacks.remove_envelope(provider)
+
+    def reconcile(self, *, dry_run: bool = False) -> Sequence[Outcome]:
+        """Hold cloud, ledger and states against each other and mend what disagrees, or with
+        `dry_run` only say what does. Without a word when all is well.
+
+        Raises ProviderUnavailable or AuthenticationError when a cloud cannot be asked, before
+        anything is done; what cannot be mended is in the outcomes.
+        """
+        reconciler = self._deployment.reconciler
+        if dry_run:
+            return [Outcome(finding) for finding in reconciler.look()]
+        return reconciler.run()
+
+    def recover(self) -> Sequence[Outcome]:
+        """Put machines back on the books that the cloud has and a lost ledger had. Raises as
+        `reconcile`."""
+        return self._deployment.reconciler.recover()
 
 
 def shape_or(

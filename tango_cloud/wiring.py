@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
 from tango_cloud.core.errors import ConfigurationError, Fault
 from tango_cloud.core.ledger import Ledger
+from tango_cloud.core.model import Rate
 from tango_cloud.core.settings import Settings
+from tango_cloud.orchestration.background import Background
 from tango_cloud.orchestration.committer import Committer
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
+from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key
+from tango_cloud.orchestration.mending import Mending
 from tango_cloud.orchestration.offers import Offers
+from tango_cloud.orchestration.reconcile import Reconciler
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
@@ -29,7 +35,22 @@ PROVIDER_GROUP = "tango_cloud.providers"
 """The entry-point group through which a third party adds a cloud: a callable from Settings."""
 
 
-def build_fleet(settings: Settings) -> Fleet:
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What there is of one deployment in one process. `background` is not started yet."""
+
+    fleet: Fleet
+    stacks: Stacks
+    reconciler: Reconciler
+    background: Background
+
+    def close(self) -> None:
+        """Finish what was begun. Machines stay."""
+        self.background.stop()
+        self.fleet.close()
+
+
+def build_deployment(settings: Settings) -> Deployment:
     """Everything that one deployment needs, on the books and in the state folder of `settings`.
 
     Raises ConfigurationError when the settings name something that is not there, TerraformUnusable
@@ -44,7 +65,10 @@ def build_fleet(settings: Settings) -> Fleet:
     signals = Signals()
     connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
     stacks = Stacks(settings, folder, sites)
-    waves = Waves(ledger, sites, offers, stacks, connections, signals, settings.wave.attempts)
+    host_keys = HostKeys(ledger, folder)
+    waves = Waves(
+        ledger, sites, offers, stacks, connections, host_keys, signals, settings.wave.attempts
+    )
     committer = Committer(
         settings.prefix,
         ledger,
@@ -58,12 +82,35 @@ def build_fleet(settings: Settings) -> Fleet:
             if (rate := site.provider.creation_rate) is not None
         },
     )
-    return Fleet(settings.prefix, ledger, sites, offers, connections, committer, signals)
+    fleet = Fleet(
+        settings.prefix, ledger, sites, offers, connections, host_keys, committer, signals
+    )
+    mending = Mending(
+        ledger, sites, stacks, waves, committer, fleet, host_keys, settings.machine.gone_seconds
+    )
+    reconciler = Reconciler(
+        settings.prefix,
+        ledger,
+        sites,
+        stacks,
+        waves,
+        host_keys,
+        mending,
+        minimum_age=settings.reconcile.minimum_age_seconds,
+        recheck=settings.reconcile.recheck_seconds,
+    )
+    return Deployment(fleet, stacks, reconciler, _background(settings, ledger, reconciler))
 
 
-def build_stacks(settings: Settings) -> Stacks:
-    """Terraform's side of the deployment alone. Raises ConfigurationError."""
-    return Stacks(settings, state_folder(settings), _build_sites(settings))
+def _background(settings: Settings, ledger: Ledger, reconciler: Reconciler) -> Background:
+    every = settings.reconcile.every_seconds
+
+    def turn() -> bool:
+        # A bucket that holds one pass: of all processes of the deployment, one makes it.
+        once = Rate(1, 1 / every)
+        return ledger.buckets.draw(f"{settings.prefix}/reconcile", once, 1) == 1
+
+    return Background(reconciler, every, turn)
 
 
 def _build_sites(settings: Settings, before: Iterable[str] = ()) -> Sites:

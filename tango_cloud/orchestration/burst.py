@@ -148,7 +148,7 @@ class Burst:
 
     def _request(self) -> MachineKey:
         plan = self._plan
-        key = self._fleet.request_next(plan.shape, plan.lifetime).key
+        key = self._fleet.request_next(plan.shape, plan.lifetime, keep=plan.keep).key
         self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
         return key
 

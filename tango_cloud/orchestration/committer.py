@@ -118,8 +118,31 @@ class Committer:
             self._creation.kick()
         elif machine.state is State.DESTROYING:
             self.remove(machine)
-        elif machine.state is State.CREATING:
-            self._finish_if_orphaned(machine.wave)
+        elif machine.state is State.CREATING and self.finish(machine.wave):
+            self._creation.kick()
+
+    def finish(self, wave_name: str) -> bool:
+        """If the wave's owner died, and its Terraform too: finish the wave in its place. Whether
+        that was so; what it has not made is then asked for anew.
+
+        A wave of our own that nobody works on any more (a full disk, say) is finished likewise.
+        Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
+        """
+        if wave_name in self._own_waves:
+            return False
+        wave = self._ledger.waves.get(wave_name)
+        if wave is None or wave.state is not WaveState.APPLYING:
+            return False
+        others = wave.owner != self._owner and self._ledger.owners.alive(wave.owner)
+        if others or self._waves.terraform_runs(wave):
+            return False
+        self.enrol()
+        if not self._ledger.waves.take_over(wave, self._owner):
+            return False
+        log.warning("wave %s: whoever applied it died; finishing it", wave.wave)
+        for machine in self._waves.settle_orphaned(wave):
+            self.remove(machine)
+        return True
 
     def cancel(self) -> None:
         """Interrupt every apply: Terraform saves its state and stops."""
@@ -135,7 +158,7 @@ class Committer:
             self._ledger.owners.leave(self._owner)
 
     def _claim_creations(self) -> Sequence[Work]:
-        self._beat()
+        self.enrol()
         works: list[Work] = []
         for provider in sorted(set(self._ledger.intents.waiting(self._deployment))):
             wave = new_uid()
@@ -193,7 +216,7 @@ class Committer:
             trouble: TangoCloudError | None = None
             try:
                 if wave:
-                    self._finish_if_orphaned(wave)
+                    self.finish(wave)
                 left = self._waves.remove(wave, provider, machines)
             except TangoCloudError as error:
                 trouble = error
@@ -243,38 +266,23 @@ class Committer:
             ]
         return max(0.0, min(due) - self._clock()) if due else None
 
-    def _finish_if_orphaned(self, wave_name: str) -> None:
-        """If the wave's owner died, and its Terraform too: finish the wave in its place.
-
-        A wave of our own that nobody works on any more (a full disk, say) is finished likewise.
-        """
-        if wave_name in self._own_waves:
-            return
-        wave = self._ledger.waves.get(wave_name)
-        if wave is None or wave.state is not WaveState.APPLYING:
-            return
-        others = wave.owner != self._owner and self._ledger.owners.alive(wave.owner)
-        if others or self._waves.terraform_runs(wave):
-            return
-        self._beat()
-        if self._ledger.waves.take_over(wave, self._owner):
-            log.warning("wave %s: whoever applied it died; finishing it", wave.wave)
-            for machine in self._waves.settle_orphaned(wave):
-                self.remove(machine)
-            self._creation.kick()
-
     def _next_due(self) -> float | None:
         due = self._ledger.intents.next_due(self._deployment, self._rates)
         return None if due is None else max(0.0, due - self._clock())
 
-    def _beat(self) -> None:
-        """Be on the books as alive from now on: first, because a wave names its owner."""
+    def enrol(self) -> str:
+        """Be on the books as alive from now on: before any wave or machine names this process.
+
+        Returns the name that it has there.
+        """
         with self._lock:
-            if self._heart is not None:
-                return
-            self._ledger.owners.register(self._owner)
-            self._heart = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
-            self._heart.start()
+            if self._heart is None:
+                self._ledger.owners.register(self._owner)
+                self._heart = threading.Thread(
+                    target=self._heartbeat, name="heartbeat", daemon=True
+                )
+                self._heart.start()
+        return self._owner
 
     def _heartbeat(self) -> None:
         while not self._closing.wait(_HEARTBEAT_SECONDS):

@@ -28,6 +28,7 @@ from tango_cloud.core.lifecycle import USABLE, Reason, State
 from tango_cloud.core.model import Event, Instance, InstanceStatus, Machine, MachineKey, Shape
 from tango_cloud.orchestration.committer import Committer
 from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.inventory import bears
 from tango_cloud.orchestration.offers import Offers
 from tango_cloud.orchestration.readiness import Readiness
@@ -73,6 +74,7 @@ class Fleet:
         sites: Sites,
         offers: Offers,
         connections: Connections,
+        host_keys: HostKeys,
         committer: Committer,
         signals: Signals,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +86,7 @@ class Fleet:
         self._connections = connections
         self._committer = committer
         self._signals = signals
-        self._readiness = Readiness(ledger, sites, connections)
+        self._readiness = Readiness(ledger, sites, connections, host_keys)
         self._clock = clock
 
     # Asking
@@ -95,17 +97,27 @@ class Fleet:
 
         `lifetime` in seconds. Raises ConfigurationError when no offer fits the shape.
         """
+        return self._request(key, shape, lifetime, holder="")
+
+    def _request(self, key: MachineKey, shape: Shape, lifetime: float, holder: str) -> Machine:
         provider, shape = self._offered(shape)
-        machine, _ = self._ledger.machines.request(key, provider, shape, lifetime)
+        machine, _ = self._ledger.machines.request(key, provider, shape, lifetime, holder=holder)
         self._committer.kick_creation()
         return machine
 
-    def request_next(self, shape: Shape, lifetime: float) -> Machine:
-        """Ask for a machine under a fresh id and its image's name. Raises as `request`."""
+    def request_next(self, shape: Shape, lifetime: float, *, keep: bool = False) -> Machine:
+        """Ask for a machine under a fresh id and its image's name. Raises as `request`.
+
+        It is this process', and of no use once that is dead, unless it is to `keep`.
+        """
         provider, shape = self._offered(shape)
-        name = PurePath(shape.image).stem
         machine = self._ledger.machines.request_next(
-            self.deployment, name, provider, shape, lifetime
+            self.deployment,
+            PurePath(shape.image).stem,
+            provider,
+            shape,
+            lifetime,
+            holder="" if keep else self._committer.enrol(),
         )
         self._committer.kick_creation()
         return machine
@@ -229,6 +241,10 @@ class Fleet:
         if machine is None:
             self._terminate_orphans(key)
             return
+        self.remove(machine)
+
+    def remove(self, machine: Machine) -> None:
+        """As `destroy`, for exactly this machine, whoever bears its identity by now."""
         machines = self._ledger.machines
         # As the move leaves it: since it was looked up a wave may have claimed it, which then may
         # yet make it.
@@ -310,7 +326,7 @@ class Fleet:
         if last is None:
             raise MachineNotFound(f"{key} was never asked for")
         log.info("%s is gone; asking for it anew", key)
-        return self.request(key, last.shape, last.expires_at - last.created_at)
+        return self._request(key, last.shape, last.expires_at - last.created_at, last.holder)
 
     def _instances_of(self, key: MachineKey) -> list[tuple[Site, Instance]]:
         """In the clouds that it was ever asked for from: another one may be out of reach. In all

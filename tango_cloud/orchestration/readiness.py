@@ -21,6 +21,7 @@ from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import USABLE, Reason, State
 from tango_cloud.core.model import PRESENT, Instance, InstanceStatus, Machine, WaveState
 from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.site import Sites
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class Readiness:
         ledger: Ledger,
         sites: Sites,
         connections: Connections,
+        host_keys: HostKeys,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._sites = sites
         self._connections = connections
+        self._host_keys = host_keys
         self._clock = clock
 
     def step(self, machine: Machine, seconds: float, *, news: bool = False) -> Progress:
@@ -107,7 +110,7 @@ class Readiness:
         key = self._sites[machine.provider].provider.host_key(machine.instance_id)
         if not key:
             return self._missing(machine) or Progress(machine, waiting_for="its host key")
-        now = self._ledger.machines.record(machine.uid, host_key=key)
+        now = self._host_keys.expect(machine.uid, key)
         return self._greet(now or machine, seconds)
 
     def _greet(self, machine: Machine, seconds: float) -> Progress:
@@ -119,9 +122,9 @@ class Readiness:
         try:
             session = self._connections.get(machine, seconds)
             fresh_key = session.stage_host_key()
-            self._ledger.machines.record(machine.uid, host_key_next=fresh_key)
+            self._host_keys.announce(machine.uid, fresh_key)
             session.activate_host_key()
-            self._ledger.machines.record(machine.uid, host_key=fresh_key, host_key_next="")
+            self._host_keys.settle(machine.uid, fresh_key)
         except HostKeyMismatch as error:
             return self._mismatch(machine, error)
         except (MachineUnreachable, AuthenticationError, MachineDamaged) as error:

@@ -8,10 +8,14 @@ Folders, below the deployment's own (0700)::
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +37,7 @@ from tango_cloud.terraform.runner import Controls, Terraform
 from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs
 
 _OUTPUT = "envelope.json"
+_WAVE = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,21 @@ class Stacks:
         """Forget a wave that has no machine left. Idempotent. Raises TerraformError."""
         site = self._sites[provider].provider
         self._workspace(site, "wave").discard(self._wave_folder(wave))
+
+    def waves(self) -> Mapping[str, float]:
+        """The waves that have a state, and how many seconds ago it was changed (infinity where that
+        is not told). Raises TerraformError when the backend cannot be asked.
+        """
+        now = time.time()
+        found: dict[str, float] = {}
+        if self._settings.terraform.remote_state is not None:
+            site = self._sites[self._sites.chosen[0]].provider
+            found = dict.fromkeys(self._workspace(site, "wave").remote_stacks(), math.inf)
+        folder = self._folder / "waves"
+        for path in folder.iterdir() if folder.exists() else ():
+            with contextlib.suppress(FileNotFoundError):  # somebody else discards it just now
+                found[path.name] = now - path.stat().st_mtime
+        return {wave: age for wave, age in found.items() if _WAVE.fullmatch(wave)}
 
     def break_lock(self, provider: str, wave: str) -> None:
         """Free the state of a wave whose owner and Terraform are dead. Raises TerraformError."""

@@ -26,6 +26,7 @@ from tango_cloud.core.model import (
     WaveState,
 )
 from tango_cloud.orchestration.connections import Connections
+from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.keys import make_key_pair
 from tango_cloud.orchestration.offers import Choice, Offers, judge
 from tango_cloud.orchestration.signals import Signals
@@ -46,6 +47,7 @@ class Waves:
         offers: Offers,
         stacks: Stacks,
         connections: Connections,
+        host_keys: HostKeys,
         signals: Signals,
         attempts: int,
     ) -> None:
@@ -54,6 +56,7 @@ class Waves:
         self._offers = offers
         self._stacks = stacks
         self._connections = connections
+        self._host_keys = host_keys
         self._signals = signals
         self._attempts = attempts
 
@@ -155,7 +158,7 @@ class Waves:
         books first."""
         pair = make_key_pair()
         if not provider.own_host_keys:
-            self._ledger.machines.record(machine.uid, host_key=pair.public)
+            self._host_keys.expect(machine.uid, pair.public)
         offers = provider.offers(machine.shape)
         expires = dt.datetime.fromtimestamp(machine.expires_at, dt.UTC).replace(microsecond=0)
         clients = tuple(self._ledger.clients.keys(machine.key.deployment))

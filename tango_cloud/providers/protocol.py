@@ -157,3 +157,28 @@ class Diagnosable(Protocol):
     """A provider that can examine its own prerequisites for `tango-cloud doctor`."""
 
     def diagnose(self) -> Sequence[Check]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A part of a machine that is no more: a volume, a disk, a network interface."""
+
+    id: str
+    kind: str
+    created: dt.datetime
+
+
+@runtime_checkable
+class Strays(Protocol):
+    """A provider whose machines have parts that may outlive them."""
+
+    def strays(self, deployment: str) -> Sequence[Stray]:
+        """Every part that is tagged with exactly this deployment and attached to nothing.
+
+        Complete, or an error: raises ProviderUnavailable or AuthenticationError.
+        """
+        ...
+
+    def remove_strays(self, ids: Iterable[str]) -> None:
+        """Already absent is success. Raises ProviderUnavailable or AuthenticationError."""
+        ...

@@ -174,12 +174,15 @@ class Workspace:
         except ValueError as error:
             raise TerraformError(["read", str(path)], None, f"damaged state: {error}") from error
 
+    def remote_stacks(self) -> Sequence[str]:
+        """The workspaces that the backend has a state of."""
+        return listed_workspaces(self._run(command.workspace_list(), None).stdout)
+
     def _exists(self, stack: Path) -> bool:
         """Whether there is a state. Any other command would make the backend's, to look at it."""
         if not self.remote:
             return (stack / STATE).exists()
-        names = listed_workspaces(self._run(command.workspace_list(), None).stdout)
-        return workspace_name(stack.name) in names
+        return workspace_name(stack.name) in self.remote_stacks()
 
     def _lock(self, stack: Path) -> str | None:
         """The id of the lock on the backend's state; None when it is free.

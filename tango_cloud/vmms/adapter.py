@@ -34,7 +34,7 @@ from tango_cloud.vmms.translation import (
     positive_number,
     shape_of,
 )
-from tango_cloud.wiring import build_fleet
+from tango_cloud.wiring import build_deployment
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class TangoCloud:
         # Connections and threads do not survive a fork: a child builds its own.
         with self._lock:
             if self._built is None or self._pid != os.getpid():
-                self._built, self._pid = build_fleet(self._settings), os.getpid()
+                deployment = build_deployment(self._settings)
+                deployment.background.start()
+                self._built, self._pid = deployment.fleet, os.getpid()
             return self._built
 
     def instanceName(self, id: int, name: str) -> str:

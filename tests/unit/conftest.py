@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from tango_cloud.orchestration.committer import Committer
 from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
+from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.inventory import Inventory
+from tango_cloud.orchestration.mending import Mending
 from tango_cloud.orchestration.offers import Offers
+from tango_cloud.orchestration.reconcile import Reconciler
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
@@ -28,6 +32,7 @@ from .fakes import FakeCloud, FakeStacks, FakeTransport
 
 KEY = MachineKey("prod", 1000, "local")
 SHAPE = Shape("fake.img")
+MINIMUM_AGE = 600.0
 
 
 @dataclass
@@ -40,12 +45,17 @@ class Rig:
     ledger: Ledger
     cloud: FakeCloud
     transport: FakeTransport
+    host_keys: HostKeys
+    reconciler: Reconciler
+    ahead: float = 0.0
+    """How many seconds later it is for the reconciler."""
 
 
 def build_rig(
     ledger: Ledger,
     cloud: FakeCloud,
     transport: FakeTransport,
+    folder: Path,
     deployment: str = "prod",
     others: Sequence[FakeCloud] = (),
 ) -> Rig:
@@ -53,12 +63,28 @@ def build_rig(
     offers, stacks = Offers(sites, {}), cast(Stacks, FakeStacks(cloud, *others))
     signals = Signals()
     connections = Connections(transport, sites, "/dev/null", 1.0)
-    waves = Waves(ledger, sites, offers, stacks, connections, signals, attempts=3)
+    host_keys = HostKeys(ledger, folder)
+    waves = Waves(ledger, sites, offers, stacks, connections, host_keys, signals, attempts=3)
     committer = Committer(
         deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2, machines=200
     )
-    fleet = Fleet(deployment, ledger, sites, offers, connections, committer, signals)
-    return Rig(fleet, committer, waves, ledger, cloud, transport)
+    fleet = Fleet(deployment, ledger, sites, offers, connections, host_keys, committer, signals)
+    mending = Mending(ledger, sites, stacks, waves, committer, fleet, host_keys, 10.0)
+    reconciler = Reconciler(
+        deployment,
+        ledger,
+        sites,
+        stacks,
+        waves,
+        host_keys,
+        mending,
+        minimum_age=MINIMUM_AGE,
+        recheck=1.0,
+        clock=lambda: time.time() + rig.ahead,
+        sleep=lambda _seconds: cloud.between_looks(),
+    )
+    rig = Rig(fleet, committer, waves, ledger, cloud, transport, host_keys, reconciler)
+    return rig
 
 
 @pytest.fixture
@@ -69,9 +95,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def rig(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+def rig(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("tango_cloud.orchestration.offers._FIRST_PAUSE", 0.01)
-    rig = build_rig(ledger, FakeCloud(), FakeTransport())
+    rig = build_rig(ledger, FakeCloud(), FakeTransport(), tmp_path)
     yield rig
     rig.fleet.close()
 

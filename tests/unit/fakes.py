@@ -68,6 +68,7 @@ class FakeCloud:
         self.applies: list[list[str]] = []
         self.forgotten: set[str] = set()
         self.discarded: list[str] = []
+        self.states: dict[str, float] = {}
         self.terminated: list[str] = []
         self.unlocked: list[str] = []
         self.interrupted: list[str] = []
@@ -85,6 +86,7 @@ class FakeCloud:
         self.slow: set[str] = set()
         self.before_apply: Callable[[], object] = lambda: None
         self.after_apply: Callable[[], object] = lambda: None
+        self.between_looks: Callable[[], object] = lambda: None
         self.lock = threading.Lock()
 
     # Provider
@@ -148,6 +150,7 @@ class FakeCloud:
         on_start: Callable[[int], None],
     ) -> WaveReport:
         on_start(1)
+        self.states[wave] = 0.0
         self.before_apply()
         self.applies.append([request.uid for request in requests])
         if self.apply_failure is not None:
@@ -214,6 +217,14 @@ class FakeStacks:
     def interrupt(self, wave: str) -> None:
         for cloud in self._clouds.values():
             cloud.interrupt(wave)
+
+    def waves(self) -> Mapping[str, float]:
+        return {
+            wave: age
+            for cloud in self._clouds.values()
+            for wave, age in cloud.states.items()
+            if wave not in cloud.discarded
+        }
 
     def cancel(self) -> None:
         for cloud in self._clouds.values():

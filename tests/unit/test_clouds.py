@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -30,10 +31,10 @@ class Clouds:
 
 
 @pytest.fixture
-def clouds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clouds]:
+def clouds(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clouds]:
     monkeypatch.setattr("tango_cloud.orchestration.offers._FIRST_PAUSE", 0.01)
     cheap, dear = FakeCloud("cheap", 1.0), FakeCloud("dear", 2.0)
-    rig = build_rig(ledger, dear, FakeTransport(), others=[cheap])
+    rig = build_rig(ledger, dear, FakeTransport(), tmp_path, others=[cheap])
     yield Clouds(rig, cheap, dear)
     rig.fleet.close()
 

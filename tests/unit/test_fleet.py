@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -69,9 +70,9 @@ def test_asking_twice_makes_one_machine(rig: Rig) -> None:
     assert len(rig.cloud.alive) == 1
 
 
-def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig) -> None:
+def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig, tmp_path: Path) -> None:
     request(rig)
-    other = build_rig(rig.ledger, rig.cloud, rig.transport)
+    other = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path)
     machine = other.fleet.wait(KEY, 10)
     other.fleet.session(KEY).put([])
     other.fleet.destroy_and_wait(KEY, 10)
@@ -222,9 +223,9 @@ def test_a_failed_apply_with_a_listing_that_fails_loses_and_destroys_nothing(rig
     assert not rig.cloud.terminated
 
 
-def test_deployments_never_see_each_other(rig: Rig) -> None:
+def test_deployments_never_see_each_other(rig: Rig, tmp_path: Path) -> None:
     ready(rig)
-    other = build_rig(rig.ledger, rig.cloud, rig.transport, deployment="prod-2")
+    other = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path, deployment="prod-2")
     twin = MachineKey("prod-2", 1000, "local")
     ready(other, twin)
     assert [e.key for e in rig.fleet.entries()] == [KEY]

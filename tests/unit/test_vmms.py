@@ -44,7 +44,8 @@ def _vmms(rig: Rig, monkeypatch: pytest.MonkeyPatch, folder: Path) -> TangoCloud
     monkeypatch.setenv("TANGO_CLOUD_PREFIX", "prod")
     monkeypatch.setenv("TANGO_CLOUD_PROVIDER", "fake")
     monkeypatch.setenv("TANGO_CLOUD_MACHINE__GONE_SECONDS", "2")
-    monkeypatch.setattr(adapter, "build_fleet", lambda _settings: rig.fleet)
+    deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(adapter, "build_deployment", lambda _settings: deployment)
     return TangoCloud()
 
 
@@ -296,7 +297,7 @@ def test_reset_tango_finds_and_destroys_exactly_its_own(
     """resetTango destroys each listed machine whose name begins with `<prefix>-`."""
     _ready(vmms, TangoMachine(1000))
     _ready(vmms, TangoMachine(1001, name="with-dash_and.dot"))
-    neighbour = build_rig(rig.ledger, rig.cloud, rig.transport, deployment="prod-2")
+    neighbour = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path, deployment="prod-2")
     key = adapter.MachineKey("prod-2", 1000, "fake")
     neighbour.fleet.request(
         key, adapter.shape_of(TangoMachine(), vmms._settings.machine, "MiB"), 60

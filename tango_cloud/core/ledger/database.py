@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tango_cloud.core.errors import ConfigurationError, Fault
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. A test holds it against the folder `migrations/versions`."""
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 60

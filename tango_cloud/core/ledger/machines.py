@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from tango_cloud.core.ledger.database import Database
 from tango_cloud.core.ledger.records import Clock, machine_of, new_uid, note
 from tango_cloud.core.ledger.schema import events, machines
 from tango_cloud.core.lifecycle import Reason, State, sources
-from tango_cloud.core.model import Event, Machine, MachineKey, Shape
+from tango_cloud.core.model import Event, Instance, Machine, MachineKey, Shape
 
 FIRST_OWN_ID = 100_000
 """Ids for machines without a Tango start here: Tango itself uses 1000 to 99999."""
@@ -35,11 +35,12 @@ class Machines:
         self._clock = clock
 
     def request(
-        self, key: MachineKey, provider: str, shape: Shape, lifetime: float
+        self, key: MachineKey, provider: str, shape: Shape, lifetime: float, *, holder: str = ""
     ) -> tuple[Machine, bool]:
         """The live machine of `key`, and whether it is new: written down now as requested.
 
-        `lifetime` is in seconds. Idempotent across threads and processes.
+        `lifetime` is in seconds, `holder` the process without which nobody needs it. Idempotent
+        across threads and processes.
         """
         while True:
             found = self.live(key)
@@ -47,12 +48,20 @@ class Machines:
                 return found, False
             try:
                 with self._database.write() as connection:
-                    return self._insert(connection, key, provider, shape, lifetime), True
+                    made = self._insert(connection, key, provider, shape, lifetime, holder=holder)
+                    return made, True
             except IntegrityError:
                 continue  # somebody else asked between the two statements
 
     def request_next(
-        self, deployment: str, name: str, provider: str, shape: Shape, lifetime: float
+        self,
+        deployment: str,
+        name: str,
+        provider: str,
+        shape: Shape,
+        lifetime: float,
+        *,
+        holder: str = "",
     ) -> Machine:
         """A new machine under an id that no live machine has, from `FIRST_OWN_ID` on."""
         while True:
@@ -62,7 +71,7 @@ class Machines:
                         select(func.max(machines.c.id)).where(machines.c.deployment == deployment)
                     ).scalar()
                     key = MachineKey(deployment, max(FIRST_OWN_ID, (top or 0) + 1), name)
-                    return self._insert(connection, key, provider, shape, lifetime)
+                    return self._insert(connection, key, provider, shape, lifetime, holder=holder)
             except IntegrityError:
                 continue
 
@@ -158,10 +167,57 @@ class Machines:
                 provider,
                 machine.shape,
                 machine.expires_at - machine.created_at,
+                holder=machine.holder,
                 attempt=machine.attempt + 1,
                 offer=offer,
                 delay=delay,
             )
+
+    def adopt(
+        self, instance: Instance, provider: str, host_key: str, host_key_next: str
+    ) -> Machine | None:
+        """Put a machine on the books that the cloud has and they have not: starting, until it is
+        proved to answer with one of these keys. None when its identity is another machine's.
+        """
+        now = self._clock()
+        try:
+            with self._database.write() as connection:
+                row = connection.execute(
+                    insert(machines)
+                    .values(
+                        uid=instance.uid,
+                        deployment=instance.key.deployment,
+                        id=instance.key.id,
+                        name=instance.key.name,
+                        state=State.STARTING,
+                        provider=provider,
+                        image=instance.image,
+                        wave=instance.wave,
+                        instance_id=instance.instance_id,
+                        address=instance.address,
+                        port=instance.port,
+                        username=instance.username,
+                        host_key=host_key,
+                        host_key_next=host_key_next,
+                        created_at=instance.created.timestamp(),
+                        changed_at=now,
+                        expires_at=instance.expires.timestamp(),
+                    )
+                    .returning(machines)
+                ).one()
+                machine = machine_of(row)
+                note(connection, now, [machine], "adopted", f"{instance.instance_id}, by its tags")
+                return machine
+        except IntegrityError:
+            return None
+
+    def states(self, uids: Collection[str]) -> Mapping[str, State]:
+        """The states of those of these machines that were ever on the books."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(machines.c.uid, machines.c.state).where(machines.c.uid.in_(uids))
+            )
+            return {row.uid: State(row.state) for row in rows}
 
     def record(self, uid: str, **columns: Any) -> Machine | None:
         """Note facts about a machine without moving it."""
@@ -198,6 +254,7 @@ class Machines:
         shape: Shape,
         lifetime: float,
         *,
+        holder: str = "",
         attempt: int = 0,
         offer: int = 0,
         delay: float = 0.0,
@@ -216,6 +273,7 @@ class Machines:
                 cores=shape.cores,
                 memory_mib=shape.memory_mib,
                 disk_gib=shape.disk_gib,
+                holder=holder,
                 attempt=attempt,
                 offer=offer,
                 not_before=now + delay,

@@ -31,6 +31,7 @@ def machine_of(row: Row[Any]) -> Machine:
         shape=Shape(row.image, row.cores, row.memory_mib, row.disk_gib),
         attempt=row.attempt,
         offer=row.offer,
+        holder=row.holder,
         wave=row.wave,
         instance_id=row.instance_id,
         address=row.address,

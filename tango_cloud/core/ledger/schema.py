@@ -25,6 +25,7 @@ machines = Table(
     Column("offer", Integer, nullable=False, default=0),
     Column("not_before", Float, nullable=False, default=0.0),
     Column("granted", Boolean, nullable=False, default=False),
+    Column("holder", String(12), nullable=False, default=""),
     Column("wave", String(12), nullable=False, default=""),
     Column("instance_id", String, nullable=False, default=""),
     Column("address", String, nullable=False, default=""),

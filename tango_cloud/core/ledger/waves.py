@@ -41,6 +41,22 @@ class Waves:
             )
             return [_wave(row) for row in rows]
 
+    def adopt(self, wave: str, deployment: str, provider: str) -> None:
+        """Have a wave on the books whose machines were found in the cloud. Idempotent."""
+        with self._database.write() as connection:
+            if connection.execute(select(waves.c.wave).where(waves.c.wave == wave)).first():
+                return
+            connection.execute(
+                insert(waves).values(
+                    wave=wave,
+                    deployment=deployment,
+                    provider=provider,
+                    state=WaveState.APPLIED,
+                    owner="",
+                    created_at=self._clock(),
+                )
+            )
+
     def record_terraform(self, wave: str, pid: int) -> None:
         """Note which process applies the wave: nobody may finish it while that process lives."""
         with self._database.write() as connection:
