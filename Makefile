@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench localstack lock wheel docs clean
+.PHONY: help demo test check format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ format: $(BIN)/.dev ## Format Python and Terraform
 
 bench: $(BIN)/.dev ## Measure: job overhead, provisioning, footprint (minutes); see docs/benchmarks.md
 	$(BIN)/python -m bench
+
+simulate: $(BIN)/.dev ## Simulate bursts on the limits of real clouds; writes docs/simulation/
+	$(BIN)/pip install --quiet --disable-pip-version-check --group plots
+	$(BIN)/python -m bench.simulation --plots docs/simulation
 
 localstack: $(BIN)/.dev $(LOCALSTACK)/.done ## Run an emulated EC2 with real hosts; prints the environment
 	@sh tests/install-servers.sh

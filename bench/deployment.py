@@ -17,8 +17,8 @@ from tango_cloud.providers.local_host import examine
 from tango_cloud.wiring import build_deployment
 
 PREFIX = "bench"
-READY_SECONDS = 120.0
-GONE_SECONDS = 120.0
+READY_SECONDS = 600.0
+GONE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)

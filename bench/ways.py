@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +40,24 @@ _Item = TypeVar("_Item")
 class Way:
     """A way to make machines. `make` returns when all are ready, `remove` when all are gone."""
 
+    def __init__(self) -> None:
+        self._first = threading.Event()
+        self.first = 0.0
+        """When the first machine of the last `make` was ready, by the monotonic clock."""
+
+    def begin(self) -> None:
+        self._first.clear()
+
+    def one_is_ready(self) -> None:
+        if not self._first.is_set():
+            self._first.set()
+            self.first = time.monotonic()
+
     def make(self, count: int) -> None:
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait for what goes on after all are ready."""
 
     def remove(self) -> None:
         raise NotImplementedError
@@ -50,13 +67,18 @@ class OurWay(Way):
     """Ours: everything is asked for at once, and waited for side by side."""
 
     def __init__(self, fleet: Fleet, shape: Shape) -> None:
+        super().__init__()
         self._fleet = fleet
         self._shape = shape
         self._keys: list[MachineKey] = []
 
     def make(self, count: int) -> None:
         self._keys = [self._fleet.request_next(self._shape, LIFETIME).key for _ in range(count)]
-        at_once(lambda key: self._fleet.wait(key, READY_SECONDS), self._keys)
+        at_once(self._wait, self._keys)
+
+    def _wait(self, key: MachineKey) -> None:
+        self._fleet.wait(key, READY_SECONDS)
+        self.one_is_ready()
 
     def remove(self) -> None:
         at_once(lambda key: self._fleet.destroy_and_wait(key, GONE_SECONDS), self._keys)
@@ -66,6 +88,7 @@ class BareWay(Way):
     """What the other ways have in common: machines that no ledger knows of."""
 
     def __init__(self, settings: Settings, shape: Shape) -> None:
+        super().__init__()
         folder = state_folder(settings)
         self._shape = shape
         (name,) = settings.provider
@@ -77,10 +100,13 @@ class BareWay(Way):
         self._sessions: list[Session] = []
         self._transport = SshTransport()
 
-    def remove(self) -> None:
+    def close(self) -> None:
         for session in self._sessions:
             session.close()
         self._sessions.clear()
+
+    def remove(self) -> None:
+        self.close()
         self._provider.terminate(i.instance_id for i in self._provider.instances(PREFIX))
 
     def order(self) -> tuple[MachineRequest, str]:
@@ -133,6 +159,7 @@ class BareWay(Way):
         self._sessions.append(session)
         session.stage_host_key()
         session.activate_host_key()
+        self.one_is_ready()
 
     def _connect(self, endpoint: Endpoint) -> Session:
         deadline = time.monotonic() + READY_SECONDS

@@ -91,6 +91,11 @@ class Running:
             raise Unavailable((folder / "log").read_text().strip()[-2000:])
         return cls(folder=folder, _process=process, **json.loads(line))
 
+    @property
+    def pid(self) -> int:
+        """Of the process whose descendants all of it are."""
+        return self._process.pid
+
     def subnetwork(self) -> str:
         """A /20 of the network that nobody was given yet: VPCs may not share addresses here."""
         # The first is the one in the environment.

@@ -108,8 +108,8 @@ class WaveSettings(Section):
     """The most that one wave creates; what is asked for beyond it goes into the next one."""
     concurrent_applies: Count = 4
     """Terraform applies of one process at a time; as many again may remove machines."""
-    parallelism: Count = 50
-    """Terraform's own -parallelism within one apply."""
+    parallelism: Count = 200
+    """Terraform's own -parallelism: how many machines of a wave are made at the same time."""
     attempts: Count = 3
     """How often a machine is asked for before a passing fault counts as a failure."""
 

@@ -18,6 +18,7 @@ from tango_cloud.core.ledger import Ledger, new_uid
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, Rate, WaveState
 from tango_cloud.orchestration.group_commit import GroupCommit, Window, Work
+from tango_cloud.orchestration.threads import REAL, Thread, Threads
 from tango_cloud.orchestration.waves import Waves
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Committer:
         machines: int,
         rates: Mapping[str, Rate] | None = None,
         clock: Callable[[], float] = time.time,
+        threads: Threads = REAL,
     ) -> None:
         self._deployment = deployment
         self._ledger = ledger
@@ -65,8 +67,9 @@ class Committer:
         self._rates = rates or {}
         self._clock = clock
         self._owner = new_uid()
-        self._closing = threading.Event()
-        self._heart: threading.Thread | None = None
+        self._threads = threads
+        self._closing = threads.event()
+        self._heart: Thread | None = None
         self._lock = threading.Lock()
         self._to_remove: dict[str, _Removal] = {}
         self._removing: set[str] = set()
@@ -80,6 +83,7 @@ class Committer:
             next_due=self._next_due,
             window=window,
             workers=concurrent_applies,
+            threads=threads,
         )
         self._removal = GroupCommit(
             "remove",
@@ -88,6 +92,7 @@ class Committer:
             next_due=self._next_removal,
             window=window,
             workers=concurrent_applies,
+            threads=threads,
         )
 
     def kick_creation(self) -> None:
@@ -278,10 +283,7 @@ class Committer:
         with self._lock:
             if self._heart is None:
                 self._ledger.owners.register(self._owner)
-                self._heart = threading.Thread(
-                    target=self._heartbeat, name="heartbeat", daemon=True
-                )
-                self._heart.start()
+                self._heart = self._threads.spawn(self._heartbeat, "heartbeat", daemon=True)
         return self._owner
 
     def _heartbeat(self) -> None:

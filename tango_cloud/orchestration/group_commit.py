@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tango_cloud.core.errors import TangoCloudError
+from tango_cloud.orchestration.threads import REAL, Thread, Threads
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
+
+_GROWTH = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,14 @@ class Window:
 
     quiet: float
     limit: float
+
+    def patience(self, at_work: int) -> float:
+        """How long to wait for a newcomer while so many groups are being worked off.
+
+        The first group is begun almost at once. The more are at work, the less a moment more
+        matters to who has just come, and the more a group of few costs everybody.
+        """
+        return min(self.limit, self.quiet * _GROWTH**at_work)
 
 
 class GroupCommit:
@@ -41,37 +50,42 @@ class GroupCommit:
         next_due: Callable[[], float | None],
         window: Window,
         workers: int,
+        threads: Threads = REAL,
     ) -> None:
         self._name = name
         self._pending = pending
         self._claim = claim
         self._next_due = next_due
         self._window = window
-        self._slots = threading.Semaphore(workers)
-        self._kicked = threading.Event()
-        self._closing = threading.Event()
-        self._start = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._threads = threads
+        self._slots = threads.semaphore(workers)
+        self._kicked = threads.event()
+        self._closing = threads.event()
+        self._lock = threading.Lock()
+        self._loop_thread: Thread | None = None
+        self._at_work: dict[int, Thread] = {}
+        self._number = 0
 
     def kick(self) -> None:
         """Something was asked for. Starts the thread on first use."""
-        with self._start:
+        with self._lock:
             if self._closing.is_set():
                 return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-                self._thread.start()
+            if self._loop_thread is None:
+                self._loop_thread = self._threads.spawn(self._loop, self._name, daemon=True)
         self._kicked.set()
 
     def close(self) -> None:
         """Take nothing more, and return when what was begun is finished."""
-        with self._start:
+        with self._lock:
             self._closing.set()
         self._kicked.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._pool.shutdown(wait=True)
+        if self._loop_thread is not None:
+            self._loop_thread.join()
+        with self._lock:
+            at_work = list(self._at_work.values())
+        for thread in at_work:
+            thread.join()
 
     def _loop(self) -> None:
         while not self._closing.is_set():
@@ -100,24 +114,34 @@ class GroupCommit:
         for number, work in enumerate(works):
             if number:
                 self._slots.acquire()
-            self._submit(work)
+            self._begin(work)
 
     def _gather(self) -> None:
-        deadline = time.monotonic() + self._window.limit
+        deadline = self._threads.now() + self._window.limit
+        patience = self._window.patience(len(self._at_work))
         seen = self._pending()
-        while time.monotonic() < deadline and not self._closing.wait(self._window.quiet):
+        while self._threads.now() < deadline and not self._closing.wait(patience):
             count = self._pending()
             if count <= seen:
                 return
             seen = count
 
-    def _submit(self, work: Work) -> None:
-        def done(future: Future[None]) -> None:
-            self._slots.release()
-            error = future.exception()
-            if error is not None:
-                # Whoever waits for it asks again; a bug of ours is told in full.
-                expected = isinstance(error, TangoCloudError)
-                log.error("%s: %s", self._name, error, exc_info=None if expected else error)
+    def _begin(self, work: Work) -> None:
+        self._number += 1
+        number = self._number
 
-        self._pool.submit(work).add_done_callback(done)
+        def run() -> None:
+            try:
+                work()
+            except TangoCloudError as error:
+                log.error("%s: %s", self._name, error)  # whoever waits for it asks again
+            except Exception:
+                log.exception("%s: a bug of ours", self._name)
+            finally:
+                with self._lock:
+                    self._at_work.pop(number, None)
+                self._slots.release()
+
+        with self._lock:
+            # With the lock held: it may be over before it is entered.
+            self._at_work[number] = self._threads.spawn(run, f"{self._name}-{number}")

@@ -11,7 +11,7 @@ import pytest
 from emulation.client import Emulation
 
 from tango_cloud.core.settings import load
-from tango_cloud.wiring import build_provider, build_stacks
+from tango_cloud.wiring import build_deployment, build_provider
 
 from ..aws import AwsDeployment, make_aws_deployment, need_systems
 from ..deployment import CHECKOUT
@@ -113,7 +113,7 @@ def change_envelope(aws: AwsDeployment, monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     settings = load()
-    build_stacks(settings)._envelope(build_provider(settings, "aws"))
+    build_deployment(settings).stacks._envelope(build_provider(settings, "aws"))
 
 
 def assert_policy_fits(called: set[str]) -> None:
