@@ -24,6 +24,8 @@ from tango_cloud.orchestration.waves import Waves
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+"""How often it is looked whether the owner of a wave that is waited for still lives."""
 _FIRST_LOOK = 0.1
 _LONGEST_PAUSE = 5.0
 """Seconds between two looks at a machine that is shutting down: growing from the one to the other.
@@ -76,6 +78,7 @@ class Committer:
         self._troubles: dict[str, TangoCloudError] = {}
         self._waves_in_removal: set[str] = set()
         self._own_waves: set[str] = set()
+        self._looked: dict[str, float] = {}
         self._creation = GroupCommit(
             "create",
             pending=lambda: len(ledger.intents.waiting(deployment)),
@@ -123,7 +126,21 @@ class Committer:
             self._creation.kick()
         elif machine.state is State.DESTROYING:
             self.remove(machine)
-        elif machine.state is State.CREATING and self.finish(machine.wave):
+        elif machine.state is State.CREATING and self._look_due(machine.wave):
+            self._look_after(machine.wave)
+
+    def _look_due(self, wave: str) -> bool:
+        """Hundreds may wait for one wave: that its owner lives is looked up once in a while."""
+        now = self._threads.now()
+        with self._lock:
+            if wave in self._looked and now - self._looked[wave] < _LOOK_SECONDS:
+                return False
+            recent = {w: at for w, at in self._looked.items() if now - at < _LOOK_SECONDS}
+            self._looked = recent | {wave: now}
+        return True
+
+    def _look_after(self, wave: str) -> None:
+        if self.finish(wave):
             self._creation.kick()
 
     def finish(self, wave_name: str) -> bool:

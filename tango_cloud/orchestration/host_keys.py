@@ -1,7 +1,7 @@
-"""The machines' host keys: on the books, and beside them in a file that survives their loss.
+"""The machines' host keys: on the books, and beside them in files that survive their loss.
 
-The file `known_hosts` has OpenSSH's format, with the machine's uid in the place of its name. It is
-of use only to who has the deployment's client key, which is in the same folder.
+Each machine has a file in the folder `known_hosts`, in OpenSSH's format, with its uid in the place
+of a host's name. They are of use only to who has the deployment's client key, which is beside them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from filelock import FileLock
-
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.model import Machine
 
-_FILE = "known_hosts"
+_FOLDER = "known_hosts"
 
 
 class HostKeys:
@@ -22,8 +20,8 @@ class HostKeys:
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger = ledger
-        self._file = folder / _FILE
-        self._lock = FileLock(folder / f"{_FILE}.lock")
+        self._folder = folder / _FOLDER
+        self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def expect(self, uid: str, key: str) -> Machine | None:
         """The machine is to prove itself with `key`."""
@@ -42,25 +40,20 @@ class HostKeys:
     def known(self, uid: str) -> tuple[str, str] | None:
         """The machine's key and the one before, which it may still have (empty if there is none);
         None when it is not known here."""
-        keys = [key for bearer, key in self._entries() if bearer == uid]
+        try:
+            lines = (self._folder / uid).read_text(encoding="ascii").splitlines()
+        except (FileNotFoundError, ValueError):
+            return None
+        # A line that a crash cut short is no key.
+        keys = [key for _, _, key in (line.partition(" ") for line in lines) if key]
         return (keys[-1], keys[-2] if len(keys) > 1 else "") if keys else None
 
     def forget_all_but(self, uids: Collection[str]) -> None:
         """Drop the keys of machines that are no more."""
-        with self._lock:
-            kept = [f"{uid} {key}\n" for uid, key in self._entries() if uid in uids]
-            scratch = self._file.with_suffix(".new")
-            scratch.write_text("".join(kept), encoding="ascii")
-            scratch.replace(self._file)
+        for file in self._folder.iterdir():
+            if file.name not in uids:
+                file.unlink(missing_ok=True)
 
     def _append(self, uid: str, key: str) -> None:
-        with self._lock, self._file.open("a", encoding="ascii") as file:
+        with (self._folder / uid).open("a", encoding="ascii") as file:
             file.write(f"{uid} {key}\n")
-
-    def _entries(self) -> list[tuple[str, str]]:
-        try:
-            lines = self._file.read_text(encoding="ascii").splitlines()
-        except FileNotFoundError:
-            return []
-        # A line that a crash cut short is no key.
-        return [(uid, key) for uid, _, key in (line.partition(" ") for line in lines) if key]
