@@ -81,7 +81,7 @@ class Committer:
         self._looked: dict[str, float] = {}
         self._creation = GroupCommit(
             "create",
-            pending=lambda: len(ledger.intents.waiting(deployment)),
+            pending=lambda: sum(ledger.intents.waiting(deployment).values()),
             claim=self._claim_creations,
             next_due=self._next_due,
             window=window,
@@ -182,7 +182,7 @@ class Committer:
     def _claim_creations(self) -> Sequence[Work]:
         self.enrol()
         works: list[Work] = []
-        for provider in sorted(set(self._ledger.intents.waiting(self._deployment))):
+        for provider in sorted(self._ledger.intents.waiting(self._deployment)):
             wave = new_uid()
             # Before it is on the books: a waiter that sees it there must know that it is ours.
             self._own_waves.add(wave)

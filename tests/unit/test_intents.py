@@ -116,7 +116,7 @@ def test_a_delayed_intent_waits_its_time(ledger: Ledger, clock: Clock) -> None:
     assert (second.key, second.provider, second.offer) == (KEY, "elsewhere", 1)
     assert second.attempt == 1
     assert second.uid != first.uid
-    assert ledger.intents.waiting("prod") == []
+    assert ledger.intents.waiting("prod") == {}
     assert ledger.intents.next_due("prod", {}) == clock.now + 5.0
     assert not ledger.intents.claim("prod", "elsewhere", "wave2", "owner")
     clock.now += 5.0

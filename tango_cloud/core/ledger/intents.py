@@ -26,15 +26,15 @@ class Intents:
         self._database = database
         self._clock = clock
 
-    def waiting(self, deployment: str) -> Sequence[str]:
-        """The providers of all intents that are due, once for each."""
+    def waiting(self, deployment: str) -> Mapping[str, int]:
+        """How many intents are due, by provider."""
         with self._database.read() as connection:
             found = connection.execute(
-                select(machines.c.provider).where(
-                    _due(self._clock()), machines.c.deployment == deployment
-                )
+                select(machines.c.provider, func.count())
+                .where(_due(self._clock()), machines.c.deployment == deployment)
+                .group_by(machines.c.provider)
             )
-            return list(found.scalars())
+            return dict(found.tuples().all())
 
     def next_due(self, deployment: str, rates: Mapping[str, Rate]) -> float | None:
         """When the first intent may be claimed, in seconds since the epoch; None without any.
