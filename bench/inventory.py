@@ -37,7 +37,8 @@ _WAVE = "b" * 12
 
 @dataclass
 class Inventory:
-    """A server that answers one question as the cloud's API does, and counts how often."""
+    """A server that answers what is asked of an inventory as the cloud's API does, and counts how
+    often."""
 
     provider: str
     count: int
@@ -63,6 +64,13 @@ class Inventory:
 
 
 def _ec2_answer(inventory: Inventory, given: Mapping[str, str]) -> str:
+    nothing = {"DescribeVolumes": "volumeSet", "DescribeNetworkInterfaces": "networkInterfaceSet"}
+    if (action := given["Action"]) in nothing:
+        # Detached ones are asked for: there are none.
+        return (
+            f'<{action}Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+            f"<{nothing[action]}/></{action}Response>"
+        )
     numbers, token = inventory.page(int(given.get("NextToken") or 0))
     items = "".join(_ec2_item(inventory, number) for number in numbers)
     following = f"<nextToken>{token}</nextToken>" if token else ""
@@ -87,7 +95,8 @@ def _ec2_item(inventory: Inventory, number: int) -> str:
     )
 
 
-def _google_answer(inventory: Inventory, given: Mapping[str, str]) -> str:
+def _google_answer(inventory: Inventory, kind: str, given: Mapping[str, str]) -> str:
+    """`kind` is `instances` or `disks`, of which each machine has one."""
     numbers, token = inventory.page(int(given.get("pageToken") or 0))
     zone = "zones/europe-west1-b"
     found = [
@@ -100,9 +109,18 @@ def _google_answer(inventory: Inventory, given: Mapping[str, str]) -> str:
             "labels": inventory.labels(number),
             "networkInterfaces": [{"networkIP": _address(number)}],
         }
+        if kind == "instances"
+        else {
+            "name": f"bench-{number}",
+            "zone": f"{inventory.url}/compute/v1/projects/bench-project/{zone}",
+            "status": "READY",
+            "creationTimestamp": inventory.born.isoformat(),
+            "labels": inventory.labels(number),
+            "users": [f"{zone}/instances/bench-{number}"],
+        }
         for number in numbers
     ]
-    answer: dict[str, object] = {"items": {zone: {"instances": found}}}
+    answer: dict[str, object] = {"items": {zone: {kind: found}}}
     return json.dumps(answer | ({"nextPageToken": token} if token else {}))
 
 
@@ -122,9 +140,10 @@ def _served(provider: str, count: int) -> Iterator[Inventory]:
             self._answer(_ec2_answer(inventory, dict(parse_qsl(body))), "text/xml")
 
         def do_GET(self) -> None:
-            query = parse_qs(urlsplit(self.path).query)
-            given = {name: texts[0] for name, texts in query.items()}
-            self._answer(_google_answer(inventory, given), "application/json")
+            url = urlsplit(self.path)
+            given = {name: texts[0] for name, texts in parse_qs(url.query).items()}
+            answer = _google_answer(inventory, url.path.rpartition("/")[2], given)
+            self._answer(answer, "application/json")
 
         def _answer(self, text: str, kind: str) -> None:
             inventory.calls += 1

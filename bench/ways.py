@@ -126,7 +126,7 @@ class BareWay(Way):
                 tags.ID: "1",
                 tags.NAME: "bench",
                 tags.UID: uid,
-                tags.WAVE: "none",
+                tags.WAVE: "0" * 12,
                 tags.EXPIRES: str(int(expires.timestamp())),
             },
             expires=expires,

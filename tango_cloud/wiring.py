@@ -23,6 +23,7 @@ from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Mending
 from tango_cloud.orchestration.offers import Offers
+from tango_cloud.orchestration.reaper import Reaper
 from tango_cloud.orchestration.reconcile import Reconciler
 from tango_cloud.orchestration.signals import Signals
 from tango_cloud.orchestration.site import Site, Sites
@@ -120,6 +121,15 @@ def _build_sites(settings: Settings, before: Iterable[str] = ()) -> Sites:
         provider = build_provider(settings, name)
         sites[name] = Site(provider, Inventory(provider, settings.prefix))
     return Sites(sites, settings.provider)
+
+
+def build_reaper(settings: Settings) -> Reaper:
+    """Of the providers of `settings`. Neither ledger nor state folder is touched.
+
+    Raises ConfigurationError when there is no provider of that name.
+    """
+    names = dict.fromkeys(settings.provider)
+    return Reaper(settings.prefix, [build_provider(settings, name) for name in names])
 
 
 def build_provider(settings: Settings, name: str) -> Provider:

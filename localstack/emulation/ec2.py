@@ -89,6 +89,16 @@ def items(given: Parameters, prefix: str) -> list[str]:
     return [value for key, value in given.items() if pattern.fullmatch(key)]
 
 
+def filter_values(given: Parameters, name: str) -> tuple[dict[str, str], list[str]]:
+    """The parameters without the filter of that name, and what it lets through."""
+    for key, value in given.items():
+        found = re.fullmatch(r"(Filter\.\d+)\.Name", key)
+        if found and value == name:
+            rest = {k: v for k, v in given.items() if not k.startswith(f"{found[1]}.")}
+            return rest, items(given, f"{found[1]}.Value")
+    return dict(given), []
+
+
 def first(given: Parameters, *keys: str) -> str:
     return next((given[key] for key in keys if given.get(key)), "")
 

@@ -59,6 +59,7 @@ class Proxy:
             "ec2:TerminateInstances": self._end_instances,
             "ec2:StopInstances": self._end_instances,
             "ec2:DescribeInstances": self._describe_instances,
+            "ec2:DescribeNetworkInterfaces": self._describe_network_interfaces,
             "ec2:CreateTags": self._create_tags,
         }
         try:
@@ -178,8 +179,22 @@ class Proxy:
                 code, message = self._reasons[instance_id]
                 _set(item, "stateReason/code", code)
                 _set(item, "stateReason/message", f"{code}: {message}")
-        root.set("xmlns", ec2.NAMESPACE)
-        return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+        return _document(root)
+
+    async def _describe_network_interfaces(self, request: Request) -> web.StreamResponse:
+        """By their status too, which the backend has no filter for."""
+        form, wanted = ec2.filter_values(request.form or {}, "status")
+        if not wanted:
+            return await self._forward(request)
+        status, body = await self.backend.post(request.raw.headers, form)
+        if status == 200:
+            root = ec2.tree(body)
+            for found in root.findall("networkInterfaceSet"):
+                for item in found.findall("item"):
+                    if ec2.text(item, "status") not in wanted:
+                        found.remove(item)
+            body = _document(root)
+        return _xml(body, status)
 
     async def _create_tags(self, request: Request) -> web.StreamResponse:
         check_tags(request.form or {})
@@ -247,6 +262,11 @@ def _set(item: ET.Element, path: str, value: str) -> None:
         found = item.find(name)
         item = found if found is not None else ET.SubElement(item, name)
     item.text = value
+
+
+def _document(root: ET.Element) -> bytes:
+    root.set("xmlns", ec2.NAMESPACE)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _xml(body: bytes, status: int = 200) -> web.Response:

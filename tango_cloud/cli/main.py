@@ -1,4 +1,4 @@
-"""The command line: `tango-cloud run | vms | destroy | reconcile | recover | doctor | history`."""
+"""The command line: `tango-cloud COMMAND`, one module for each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tango_cloud.cli.destroy import destroy
 from tango_cloud.cli.display import errors
 from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.cli.reap import reap
 from tango_cloud.cli.reconcile import reconcile, recover
 from tango_cloud.cli.run import run
 from tango_cloud.cli.vms import history, vms
@@ -41,6 +42,7 @@ app.command()(doctor)
 app.command()(history)
 app.command()(reconcile)
 app.command()(recover)
+app.command()(reap)
 
 
 def main() -> None:

@@ -104,9 +104,10 @@ class Reconciler:
         owners = {wave.owner for wave in waves} | {m.holder for m in machines if m.holder}
         dead = {owner for owner in owners if not self._ledger.owners.alive(owner)}
         running = {wave.wave for wave in waves if self._waves.terraform_runs(wave)}
+        live = {machine.uid for machine in machines}
         findings: list[Finding] = []
         for name, instances in listings.items():
-            uids = {instance.uid for instance in instances}
+            uids = {instance.uid for instance in instances} - live
             booked = self._ledger.machines.states(uids)
             view = View(
                 provider=name,
@@ -137,11 +138,12 @@ class Reconciler:
             return []
         findings = []
         for stray in provider.strays(self._deployment):
-            age = self._clock() - stray.created.timestamp()
-            action = Action.WAIT if age < minimum_age else Action.DELETE
-            findings.append(
-                Finding(Kind.STRAY, action, name, stray.id, f"{stray.kind}, {age:.0f} s")
-            )
+            action, detail = Action.DELETE, stray.kind
+            if stray.created is not None:
+                age = self._clock() - stray.created.timestamp()
+                action = Action.WAIT if age < minimum_age else Action.DELETE
+                detail = f"{stray.kind}, {age:.0f} s"
+            findings.append(Finding(Kind.STRAY, action, name, stray.id, detail))
         return findings
 
     def _forget_host_keys(self) -> None:

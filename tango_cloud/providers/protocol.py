@@ -161,11 +161,12 @@ class Diagnosable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A part of a machine that is no more: a volume, a disk, a network interface."""
+    """A part of a machine that is no more: a volume, a disk, a network interface. `created` is None
+    where the cloud does not tell."""
 
     id: str
     kind: str
-    created: dt.datetime
+    created: dt.datetime | None
 
 
 @runtime_checkable
@@ -173,7 +174,8 @@ class Strays(Protocol):
     """A provider whose machines have parts that may outlive them."""
 
     def strays(self, deployment: str) -> Sequence[Stray]:
-        """Every part that is tagged with exactly this deployment and attached to nothing.
+        """Every part that is attached to nothing and tagged as this deployment's machines are: like
+        one by hand, with a name of its own or with none, is not listed.
 
         Complete, or an error: raises ProviderUnavailable or AuthenticationError.
         """

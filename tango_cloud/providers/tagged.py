@@ -19,6 +19,8 @@ from tango_cloud.providers import cloud_init
 log = logging.getLogger(__name__)
 
 _TAG = re.compile(r"[a-z0-9_-]{1,63}")
+_OWN = re.compile(r"[0-9a-f]{12}")
+"""A uid or a wave's name: nobody makes up one of those by hand."""
 _SSH_PORT = 22
 
 
@@ -54,15 +56,13 @@ class Reader:
     def instances(self, deployment: str, found: Iterable[Described]) -> Sequence[Instance]:
         """Those of `found` that are the deployment's."""
         wanted = tags.encode(deployment)
-        listed, damaged = [], {}
-        for described in found:
-            # Once more: a filter that is not understood must never make others' machines ours.
-            if described.labels.get(tags.DEPLOYMENT) == wanted:
-                instance, faults = read(deployment, described, self._lifetime)
-                listed.append(instance)
-                if faults:
-                    damaged[instance.instance_id] = faults
-        self._tell(deployment, damaged)
+        # Once more: a filter that is not understood must never make others' machines ours.
+        listed = [
+            read(deployment, described, self._lifetime)
+            for described in found
+            if described.labels.get(tags.DEPLOYMENT) == wanted
+        ]
+        self._tell(deployment, {one.instance_id: one.faults for one in listed if one.faults})
         return listed
 
     def _tell(self, deployment: str, damaged: Mapping[str, Sequence[str]]) -> None:
@@ -70,28 +70,33 @@ class Reader:
         for instance_id in damaged.keys() - self._told.get(deployment, frozenset()):
             faults = ", ".join(damaged[instance_id])
             log.warning(
-                "%s is tagged as ours, but cannot be known by its other tags: %s; it is listed as "
-                "an orphan",
+                "%s is tagged as ours, but cannot be known by its other tags: %s; destroy it by "
+                "name if it is yours, nothing else will",
                 instance_id,
                 faults,
             )
         self._told[deployment] = frozenset(damaged)
 
 
-def read(
-    deployment: str, described: Described, lifetime: dt.timedelta
-) -> tuple[Instance, Sequence[str]]:
-    """The instance, and which of its tags are damaged.
+def is_part(deployment: str, labels: Mapping[str, str]) -> bool:
+    """Whether a volume or disk is tagged as the part of a machine of exactly this deployment."""
+    return labels.get(tags.DEPLOYMENT) == tags.encode(deployment) and all(
+        _OWN.fullmatch(labels.get(tag, "")) for tag in (tags.UID, tags.WAVE)
+    )
+
+
+def read(deployment: str, described: Described, lifetime: dt.timedelta) -> Instance:
+    """The instance, with the names of those tags that are damaged.
 
     It is ours by `tango-deployment` alone, so whatever the other tags say, it is listed: left out,
     it would be paid for and never found; an error would hide all the others. What cannot be known
-    gets a value that no machine of the ledger has, which makes it an orphan.
+    gets a value that no machine of the ledger has.
     """
     instance_id, labels = described.instance_id, described.labels
     faults = []
 
-    def word(tag: str, otherwise: str) -> str:
-        if _TAG.fullmatch(labels.get(tag, "")):
+    def word(tag: str, form: re.Pattern[str], otherwise: str) -> str:
+        if form.fullmatch(labels.get(tag, "")):
             return labels[tag]
         faults.append(tag)
         return otherwise
@@ -103,17 +108,17 @@ def read(
         faults.append(tag)
         return None
 
-    name, image = word(tags.NAME, instance_id), labels.get(tags.IMAGE, "")
+    name, image = word(tags.NAME, _TAG, instance_id), labels.get(tags.IMAGE, "")
     expires = _moment(number(tags.EXPIRES))
     if expires is None:
         expires = described.created + lifetime
         if tags.EXPIRES not in faults:
             faults.append(tags.EXPIRES)
-    instance = Instance(
+    return Instance(
         instance_id=instance_id,
         key=MachineKey(deployment, number(tags.ID) or 0, tags.decode(name) or name),
-        uid=word(tags.UID, instance_id),
-        wave=word(tags.WAVE, ""),
+        uid=word(tags.UID, _OWN, instance_id),
+        wave=word(tags.WAVE, _OWN, ""),
         image=tags.decode(image) or image,
         status=described.status,
         address=described.place.address,
@@ -123,8 +128,8 @@ def read(
         instance_type=described.instance_type,
         created=described.created,
         expires=expires,
+        faults=tuple(faults),
     )
-    return instance, faults
 
 
 def _moment(seconds: int | None) -> dt.datetime | None:

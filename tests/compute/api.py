@@ -86,6 +86,7 @@ class Api:
             "instances.setMetadata": instances.set_metadata,
             "instances.getSerialPortOutput": self._serial_port,
             "instances.getGuestAttributes": instances.guest_attributes,
+            "disks.delete": instances.delete_disk,
             "networks.insert": networks.insert_network,
             "networks.delete": networks.delete,
             "subnetworks.insert": networks.insert_subnetwork,

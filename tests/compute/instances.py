@@ -175,6 +175,19 @@ class Instances:
             elif resource := self.resources.find(disk):
                 resource["users"] = []
 
+    def delete_disk(self, call: Call) -> Resource:
+        place = call.place("disks", call.path["disk"])
+        disk = self.resources.get(place)
+        if disk["users"]:
+            user = disk["users"][0].partition("/v1/")[2]
+            text = f"The disk resource '{place.path}' is already being used by '{user}'"
+            raise Error("resourceInUseByAnotherResource", text)
+
+        async def remove() -> None:
+            self.resources.remove(place)
+
+        return self.operations.begin("delete", place, remove)
+
     def set_labels(self, call: Call) -> Resource:
         life = self._lives[self._place(call)]
         given = call.body.get("labelFingerprint")

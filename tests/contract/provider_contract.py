@@ -109,7 +109,7 @@ class Cloud:
     ) -> Wave:
         """Make machines; those whose numbers are in `spoilt` cannot be made. `interrupt`: Terraform
         is interrupted as soon as the first machine is there."""
-        wave = f"w{secrets.token_hex(4)}"
+        wave = secrets.token_hex(6)
         host_keys = {secrets.token_hex(6): Keys.make() for _ in range(count)}
         requests = [
             change(self._request(deployment, wave, 1000 + number, uid, keys, life, name))

@@ -199,6 +199,8 @@ def test_googles_own_client_sees_an_instance_through_its_life(account: Account) 
     assert (found.status, dict(found.labels)) == ("RUNNING", IN_A_TAG)
     disks = account.client(compute_v1.DisksClient)
     assert dict(disks.get(**where, disk="vm-1").labels) == IN_A_TAG
+    with pytest.raises(exceptions.BadRequest, match="already being used"):
+        disks.delete_unary(**where, disk="vm-1")
     labels = compute_v1.InstancesSetLabelsRequest(
         labels={"a": "b"}, label_fingerprint=found.label_fingerprint
     )

@@ -30,6 +30,7 @@ from tango_cloud.providers.tagged import Place
 pytestmark = pytest.mark.usefixtures("aws_configuration")
 
 UID = "5f0a6c0e91d2"
+WAVE = "91d25f0a6c0e"
 CREATED = dt.datetime(2030, 1, 31, 11, tzinfo=dt.UTC)
 EXPIRES = dt.datetime(2030, 1, 31, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -60,7 +61,7 @@ def described(instance_id: str = "i-0a", /, **changes: str | None) -> Any:
         tags.ID: "1001",
         tags.NAME: "a_20_b",
         tags.UID: UID,
-        tags.WAVE: "w1",
+        tags.WAVE: WAVE,
         tags.IMAGE: tags.encode("course.img"),
         tags.CREATED: "1896087600",
         tags.EXPIRES: str(int(EXPIRES.timestamp())),
@@ -105,7 +106,7 @@ def test_an_instance_is_what_ec2_says(provider: AwsProvider, stub: Stubber) -> N
     answer(stub, [described()])
     (found,) = provider.instances("prod")
     assert found.key == MachineKey("prod", 1001, "a b")
-    assert (found.instance_id, found.uid, found.wave) == ("i-0a", UID, "w1")
+    assert (found.instance_id, found.uid, found.wave) == ("i-0a", UID, WAVE)
     assert (found.address, found.port, found.username) == ("10.87.0.7", 22, "tango")
     assert (found.zone, found.instance_type) == ("us-east-1b", "t3.small")
     assert (found.image, found.status) == ("course.img", InstanceStatus.RUNNING)
@@ -151,7 +152,10 @@ def test_statuses(state: str, status: InstanceStatus) -> None:
         {"tango_id": "one"},
         {"tango_id": "²"},
         {"tango_uid": ""},
+        {"tango_uid": UID[:-1]},
+        {"tango_uid": UID.upper()},
         {"tango_wave": "../../x"},
+        {"tango_wave": "by-hand"},
         {"tango_name": None},
         {"tango_expires": "9" * 15},
         {"tango_expires": "-1"},
@@ -169,12 +173,13 @@ def test_damaged_tags_neither_hide_it_nor_its_neighbours(
     with caplog.at_level(logging.WARNING):
         damaged, sound = provider.instances("prod")
         provider.instances("prod")
-    assert sound.uid == UID
+    assert (sound.uid, sound.faults) == (UID, ())
+    assert {fault.replace("-", "_") for fault in damaged.faults} == set(damage)
     assert damaged.instance_id == "i-0b"
     assert damaged.key.deployment == "prod"
     assert damaged.key.id in {0, 1001}
     assert damaged.uid in {UID, "i-0b"}
-    assert damaged.wave in {"", "w1"}
+    assert damaged.wave in {"", WAVE}
     assert damaged.expires in {EXPIRES, CREATED + DAY}
     (warning,) = caplog.records
     assert "i-0b" in warning.getMessage(), "once, not with every listing"

@@ -29,6 +29,7 @@ from tango_cloud.providers.protocol import Bootstrap, Diagnosable, Provider
 from .google_api import PROJECT, Answer, Google, error
 
 UID = "5f0a6c0e91d2"
+WAVE = "91d25f0a6c0e"
 NAME = f"tango-{UID}"
 ID = f"us-central1-b/{NAME}"
 CREATED = dt.datetime(2030, 1, 31, 11, tzinfo=dt.UTC)
@@ -51,7 +52,7 @@ def described(name: str = NAME, /, **changes: str | None) -> dict[str, Any]:
         tags.ID: "1001",
         tags.NAME: "a_20_b",
         tags.UID: UID,
-        tags.WAVE: "w1",
+        tags.WAVE: WAVE,
         tags.IMAGE: tags.encode("course.img"),
         tags.CREATED: "1896087600",
         tags.EXPIRES: str(int(EXPIRES.timestamp())),
@@ -90,7 +91,7 @@ def test_an_instance_is_what_google_says(google: Google) -> None:
     google.answer(LIST, page(described()))
     (found,) = provider().instances("prod")
     assert found.key == MachineKey("prod", 1001, "a b")
-    assert (found.instance_id, found.uid, found.wave) == (ID, UID, "w1")
+    assert (found.instance_id, found.uid, found.wave) == (ID, UID, WAVE)
     assert (found.address, found.port, found.username) == ("10.88.0.7", 22, "tango")
     assert (found.zone, found.instance_type) == ("us-central1-b", "e2-small")
     assert (found.image, found.status) == ("course.img", InstanceStatus.RUNNING)
@@ -191,6 +192,7 @@ def test_damaged_labels_neither_hide_it_nor_its_neighbours(
         damaged, sound = ours.instances("prod")
         ours.instances("prod")
     assert sound.uid == UID
+    assert set(damaged.faults) == {tags.UID, tags.EXPIRES}
     assert (damaged.uid, damaged.expires) == ("us-central1-b/odd", CREATED + DAY)
     (warning,) = [r for r in caplog.records if r.name == tagged.__name__]
     assert "us-central1-b/odd" in warning.getMessage(), "once, not with every listing"

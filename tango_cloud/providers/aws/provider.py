@@ -12,7 +12,7 @@ from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers import cloud_init, network
-from tango_cloud.providers.aws import errors
+from tango_cloud.providers.aws import errors, strays
 from tango_cloud.providers.aws.catalogue import Catalogue
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.diagnosis import Diagnosis
@@ -20,7 +20,7 @@ from tango_cloud.providers.aws.images import Images
 from tango_cloud.providers.aws.inventory import Ec2Inventory
 from tango_cloud.providers.aws.termination import terminate
 from tango_cloud.providers.instance_types import Need
-from tango_cloud.providers.protocol import Bootstrap, Check
+from tango_cloud.providers.protocol import Bootstrap, Check, Stray
 
 NAME = "aws"
 DEFAULT_CORES = 2
@@ -32,7 +32,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w .:/=+@-]")
 
 
 class AwsProvider:
-    """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads.
+    """Satisfies `Provider`, `Diagnosable` and `Strays`. Safe to use from many threads.
 
     `deployment` is whose permissions `diagnose` asks about, `lifetime` the longest that a machine
     may live. Nothing is asked before the first question: then ConfigurationError or
@@ -157,6 +157,12 @@ class AwsProvider:
         when it cannot be asked, TerminationProtected when a person has forbidden it: what can go
         has gone all the same."""
         terminate(self._clients, instance_ids)
+
+    def strays(self, deployment: str) -> Sequence[Stray]:
+        return strays.find(self._clients, deployment)
+
+    def remove_strays(self, ids: Iterable[str]) -> None:
+        strays.remove(self._clients, ids)
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         classified = errors.from_terraform("; ".join(error.diagnostics) or str(error))

@@ -113,6 +113,10 @@ class Clients:
         return cast("compute_v1.InstancesClient", self._client("InstancesClient"))
 
     @property
+    def disks(self) -> compute_v1.DisksClient:
+        return cast("compute_v1.DisksClient", self._client("DisksClient"))
+
+    @property
     def machine_types(self) -> compute_v1.MachineTypesClient:
         return cast("compute_v1.MachineTypesClient", self._client("MachineTypesClient"))
 

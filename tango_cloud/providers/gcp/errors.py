@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, RetryError
+from google.api_core.exceptions import (
+    GoogleAPICallError,
+    GoogleAPIError,
+    NotFound,
+    RetryError,
+)
 from google.auth.exceptions import (
     DefaultCredentialsError,
     GoogleAuthError,
@@ -276,6 +281,12 @@ def of_codes(codes: Sequence[str], message: str, status: int) -> TangoCloudError
             return _made(AuthenticationError if refused else kind, _text(code, message), remedy)
     kind = _BY_STATUS.get(status, ProviderUnavailable if status >= 500 else ProvisioningError)
     return _made(kind, _text(codes[0] if codes else "", message), "")
+
+
+def says_absent(error: TangoCloudError, path: str) -> bool:
+    """That the resource (`disks/NAME`) is not there, and not its zone or project."""
+    said = error.__cause__
+    return isinstance(said, NotFound) and f"{path}'" in message_of(said)
 
 
 def codes_of(error: GoogleAPICallError) -> Sequence[str]:

@@ -68,7 +68,7 @@ class ComputeInventory:
                 **self._clients.options,
             )
             for page in answer.pages:
-                found += whole(page)
+                found += whole(page, "instances")
         reach = tagged.read_reach("gcp.reach", self._reach)
         return self._reader.instances(
             deployment,
@@ -76,15 +76,16 @@ class ComputeInventory:
         )
 
 
-def whole(page: compute_v1.InstanceAggregatedList) -> Sequence[compute_v1.Instance]:
-    """The instances of a page. Raises ProviderUnavailable unless it holds all that it should: what
-    is not shown because its zone did not answer is not gone."""
+def whole(page: Any, kind: str) -> Sequence[Any]:
+    """What a page of an aggregated list holds (`kind`: `instances`, `disks`). Raises
+    ProviderUnavailable unless that is all that it should: what is not shown because its zone did
+    not answer is not gone."""
     missing = {places.last(scope) for scope in page.unreachables}
     if _is_serious(page.warning):
         missing.add("all of it")
-    found: list[compute_v1.Instance] = []
+    found: list[Any] = []
     for scope, part in page.items.items():
-        found += part.instances
+        found += getattr(part, kind)
         if _is_serious(part.warning):
             missing.add(places.last(scope))
     if missing:
@@ -107,7 +108,7 @@ def read(described: compute_v1.Instance, place: Place) -> Described:
         place=place,
         zone=zone,
         instance_type=places.last(described.machine_type),
-        created=_moment(described.creation_timestamp),
+        created=moment(described.creation_timestamp),
         labels=dict(described.labels),
     )
 
@@ -125,9 +126,8 @@ def place_of(
     return tagged.place_of(private, outside if public else None, reach)
 
 
-def _moment(text: str) -> dt.datetime:
-    """An instance that does not say when it was made counts as new: nobody is to remove it for its
-    age."""
+def moment(text: str) -> dt.datetime:
+    """What does not say when it was made counts as new: nobody is to remove it for its age."""
     try:
         return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except ValueError:

@@ -11,7 +11,7 @@ from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import cloud_init, network
-from tango_cloud.providers.gcp import errors, host_keys
+from tango_cloud.providers.gcp import errors, host_keys, strays
 from tango_cloud.providers.gcp.catalogue import Catalogue
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.diagnosis import Diagnosis
@@ -19,7 +19,7 @@ from tango_cloud.providers.gcp.images import Images
 from tango_cloud.providers.gcp.inventory import ComputeInventory
 from tango_cloud.providers.gcp.termination import terminate
 from tango_cloud.providers.instance_types import Need
-from tango_cloud.providers.protocol import Bootstrap, Check
+from tango_cloud.providers.protocol import Bootstrap, Check, Stray
 
 NAME = "gcp"
 DEFAULT_CORES = 2
@@ -37,7 +37,7 @@ def _now() -> dt.datetime:
 
 
 class GcpProvider:
-    """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads.
+    """Satisfies `Provider`, `Diagnosable` and `Strays`. Safe to use from many threads.
 
     `deployment` is whose machines `diagnose` asks about, `lifetime` the longest that a machine may
     live. Nothing is asked before the first question: then ConfigurationError or AuthenticationError
@@ -169,6 +169,12 @@ class GcpProvider:
         when it cannot be asked, DeletionProtected when a person has forbidden it: what can go has
         gone all the same."""
         terminate(self._clients, instance_ids)
+
+    def strays(self, deployment: str) -> Sequence[Stray]:
+        return strays.find(self._clients, deployment)
+
+    def remove_strays(self, ids: Iterable[str]) -> None:
+        strays.remove(self._clients, ids)
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         classified = errors.from_terraform("; ".join(error.diagnostics) or str(error))

@@ -7,12 +7,10 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from google.api_core.exceptions import NotFound
-
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.providers.gcp import errors
 from tango_cloud.providers.gcp.clients import Clients
-from tango_cloud.providers.gcp.errors import DeletionProtected, asking
+from tango_cloud.providers.gcp.errors import DeletionProtected, asking, says_absent
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ def _delete(clients: Clients, instance_id: str) -> None:
             with asking():
                 operation = clients.instances.delete_unary(request=request, **clients.options)
         except TangoCloudError as error:
-            if _says_absent(error, name):
+            if says_absent(error, f"instances/{name}"):
                 return
             if _PROTECTED in str(error):
                 raise DeletionProtected([instance_id]) from error
@@ -81,9 +79,3 @@ def _delete(clients: Clients, instance_id: str) -> None:
         chain.append(operation.name)
     if operation.error.errors:
         raise errors.from_operation(operation)
-
-
-def _says_absent(error: TangoCloudError, name: str) -> bool:
-    """That the instance is not there, and not its zone or project."""
-    said = error.__cause__
-    return isinstance(said, NotFound) and f"instances/{name}'" in errors.message_of(said)
