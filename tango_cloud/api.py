@@ -185,6 +185,16 @@ class Cloud:
         """Destroy a machine and return once it is gone. Raises NotGoneInTime."""
         self._fleet.destroy_and_wait(key, self.settings.machine.gone_seconds)
 
+    def end_instance(self, entry: Entry) -> None:
+        """Remove an instance that is only tagged as if it were ours, and return once it is gone.
+
+        For a person who has looked at it. Raises NotGoneInTime, InputError when there is none.
+        """
+        if entry.instance is None:
+            raise InputError([Fault(entry.key.instance_name, "there is no such instance", "")])
+        seconds = self.settings.machine.gone_seconds
+        self._fleet.end_instance(entry.provider, entry.instance.instance_id, seconds)
+
     def destroy_envelope(self) -> None:
         """Remove what the deployment's machines share at its providers: networks, firewall rules,
         templates. The next machine makes them anew.

@@ -38,7 +38,7 @@ def destroy(
         raise InputError([Fault("destroy", "say what", "either machine ids, or --all")])
     with Cloud() as cloud:
         entries = cloud.machines()
-        chosen = list(entries) if everything else _choose(entries, ids or [])
+        chosen = _ours(entries) if everything else _choose(entries, ids or [])
         failed = _destroy(cloud, chosen)
         if envelope and not failed:
             with errors.status("destroying the envelope"):
@@ -48,6 +48,18 @@ def destroy(
         errors.print(f"error: {error}", markup=False, highlight=False)
     if failed:
         raise typer.Exit(ExitCode.INFRASTRUCTURE)
+
+
+def _ours(entries: Sequence[Entry]) -> list[Entry]:
+    for entry in entries:
+        if entry.damaged:
+            errors.print(
+                f"left alone: {entry.key.instance_name} is tagged as if it were ours; destroy it "
+                "by its name if it is",
+                markup=False,
+                highlight=False,
+            )
+    return [entry for entry in entries if not entry.damaged]
 
 
 def _choose(entries: Sequence[Entry], wanted: Sequence[str]) -> list[Entry]:
@@ -75,7 +87,10 @@ def _destroy(cloud: Cloud, entries: Sequence[Entry]) -> list[TangoCloudError]:
 
     def one(entry: Entry) -> None:
         try:
-            cloud.destroy(entry.key)
+            if entry.damaged:
+                cloud.end_instance(entry)
+            else:
+                cloud.destroy(entry.key)
             out.print(f"gone: {entry.key.instance_name}", markup=False, highlight=False)
         except TangoCloudError as error:
             failed.append(error)

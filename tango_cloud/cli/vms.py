@@ -19,7 +19,7 @@ def vms(
     """List this deployment's machines, as the cloud and the ledger show them.
 
     `orphan` means: in the cloud, unknown to the ledger; `lost`: in the ledger, absent from the
-    cloud.
+    cloud; `damaged`: tagged as if it were ours.
 
     **Examples:** `tango-cloud vms` · `tango-cloud vms --json | jq -r '.[].id'`
     """

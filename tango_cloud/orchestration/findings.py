@@ -140,31 +140,39 @@ def idle_states(
 
 def _unknown(view: View, minimum_age: float) -> Iterator[Finding]:
     """Instances that no live machine of the ledger accounts for."""
-    booked = {machine.uid for machine in view.machines}
+    booked = {machine.uid: machine.instance_id for machine in view.machines}
     named = {machine.key for machine in view.machines}
     for instance in view.instances:
-        if instance.uid in booked or instance.status not in PRESENT:
+        original = booked.get(instance.uid)
+        if original in {"", instance.instance_id} or instance.status not in PRESENT:
             continue
-        age = view.now - instance.created.timestamp()
-
-        def found(kind: Kind, action: Action, detail: str, of: Instance = instance) -> Finding:
-            return Finding(kind, action, view.provider, of.instance_id, detail, instance=of)
-
-        if instance.faults:
-            faults = ", ".join(instance.faults)
-            yield found(Kind.DAMAGED, Action.TELL, f"{faults}; destroy it by name if it is yours")
-        elif instance.uid in view.past:
-            yield found(Kind.LEFTOVER, Action.DESTROY, "gone on the books")
-        elif age < minimum_age:
-            yield found(Kind.ORPHAN, Action.WAIT, f"{age:.0f} s old: not judged yet")
-        elif instance.expires.timestamp() <= view.now:
-            yield found(Kind.ORPHAN, Action.DESTROY, "expired")
-        elif instance.key in named:
-            yield found(Kind.ORPHAN, Action.DESTROY, "another machine has its identity")
-        elif instance.uid not in view.keys:
-            yield found(Kind.ORPHAN, Action.DESTROY, "its host key is not known here")
+        if original is not None:
+            verdict = (Kind.DAMAGED, Action.TELL, f"a copy of {original}, by its tags")
         else:
-            yield found(Kind.ORPHAN, Action.ADOPT, f"wave {instance.wave}")
+            verdict = _judge(instance, view, named, minimum_age)
+        kind, action, detail = verdict
+        yield Finding(kind, action, view.provider, instance.instance_id, detail, instance=instance)
+
+
+def _judge(
+    instance: Instance, view: View, named: Collection[MachineKey], minimum_age: float
+) -> tuple[Kind, Action, str]:
+    """What becomes of an instance that the ledger does not know as alive."""
+    age = view.now - instance.created.timestamp()
+    if instance.faults:
+        faults = ", ".join(instance.faults)
+        return Kind.DAMAGED, Action.TELL, f"{faults}; destroy it by name if it is yours"
+    if instance.uid in view.past:
+        return Kind.LEFTOVER, Action.DESTROY, "gone on the books"
+    if age < minimum_age:
+        return Kind.ORPHAN, Action.WAIT, f"{age:.0f} s old: not judged yet"
+    if instance.expires.timestamp() <= view.now:
+        return Kind.ORPHAN, Action.DESTROY, "expired"
+    if instance.key in named:
+        return Kind.ORPHAN, Action.DESTROY, "another machine has its identity"
+    if instance.uid not in view.keys:
+        return Kind.ORPHAN, Action.DESTROY, "its host key is not known here"
+    return Kind.ORPHAN, Action.ADOPT, f"wave {instance.wave}"
 
 
 def _abandoned(view: View) -> Iterator[Finding]:

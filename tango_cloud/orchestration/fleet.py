@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -48,6 +49,7 @@ class Entry:
     """A machine as the cloud and the ledger together show it; either may be missing.
 
     Without `machine` it is an orphan; without `instance` it does not exist yet, or is lost.
+    `damaged` are tags that look like ours and are not as we make them.
     """
 
     key: MachineKey
@@ -56,9 +58,13 @@ class Entry:
     instance: Instance | None
 
     @property
+    def damaged(self) -> bool:
+        return self.instance is not None and bool(self.instance.faults)
+
+    @property
     def state(self) -> str:
         if self.machine is None:
-            return "orphan"
+            return "damaged" if self.damaged else "orphan"
         if self.instance is None and self.machine.state in USABLE:
             return "lost"
         return self.machine.state
@@ -282,6 +288,20 @@ class Fleet:
                 raise trouble
             pause = min(pause * 2, _LONGEST_BACKOFF)
 
+    def end_instance(self, provider: str, instance_id: str, seconds: float) -> None:
+        """Remove an instance that a person has named, whatever its tags say; return once the cloud
+        shows it gone. Raises as `destroy_and_wait`."""
+        site = self._sites[provider]
+        deadline = self._clock() + seconds
+        pause = 0.1
+        while found := [i for i in site.inventory.fresh() if i.instance_id == instance_id]:
+            if found[0].status is not InstanceStatus.STOPPING:
+                site.provider.terminate([instance_id])
+            if self._clock() > deadline:
+                raise NotGoneInTime(instance_id, seconds)
+            self._signals.wait(instance_id, pause)
+            pause = min(pause * 2, _LONGEST_BACKOFF)
+
     # Looking
 
     def entries(self) -> Sequence[Entry]:
@@ -290,17 +310,20 @@ class Fleet:
         Raises ProviderUnavailable or AuthenticationError when a cloud cannot be asked: what could
         not be listed never reads as absent.
         """
-        found = {
-            (name, instance.uid): instance
-            for name, site in self._sites.items()
-            for instance in site.inventory.fresh()
-        }
-        machines = self._ledger.machines.all_live(self.deployment)
-        known = [
-            Entry(m.key, m.provider, m, found.pop((m.provider, m.uid), None)) for m in machines
-        ]
-        orphans = [Entry(i.key, name, None, i) for (name, _), i in found.items()]
-        return sorted([*known, *orphans], key=lambda entry: entry.key)
+        # By uid; of several that bear it, copies made by hand say, the last is the machine's own.
+        found: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
+        for name, site in self._sites.items():
+            for instance in site.inventory.fresh():
+                found[name, instance.uid].append(instance)
+        entries = []
+        for machine in self._ledger.machines.all_live(self.deployment):
+            bearers = found[machine.provider, machine.uid]
+            bearers.sort(key=lambda instance: instance.instance_id == machine.instance_id)
+            own = bearers.pop() if bearers else None
+            entries.append(Entry(machine.key, machine.provider, machine, own))
+        for (name, _), others in found.items():
+            entries += [Entry(instance.key, name, None, instance) for instance in others]
+        return sorted(entries, key=lambda entry: entry.key)
 
     def history(self, name: str) -> Sequence[Event]:
         """The story of every machine that bore this id or instance name, oldest first."""
@@ -330,13 +353,13 @@ class Fleet:
 
     def _instances_of(self, key: MachineKey) -> list[tuple[Site, Instance]]:
         """In the clouds that it was ever asked for from: another one may be out of reach. In all
-        when the books know nothing of it."""
+        when the books know nothing of it. Not what is merely tagged as if it were the machine."""
         places = self._ledger.machines.places(key) or list(self._sites)
         return [
             (site, instance)
             for site in map(self._sites.__getitem__, places)
             for instance in site.inventory.fresh()
-            if bears(instance, key)
+            if bears(instance, key) and not instance.faults
         ]
 
     def _terminate_orphans(self, key: MachineKey) -> None:

@@ -189,7 +189,7 @@ class NeighboursContract:
             assert provider.strays(PREFIX) == []
         assert attached <= account.things().keys()
 
-    def test_reconcile_mends_what_is_ours_and_only_tells_of_what_is_alike(
+    def test_reconcile_and_destroy_take_what_is_ours_and_only_tell_of_what_is_alike(
         self, account: Account, neighbours: Neighbours
     ) -> None:
         orphan, strays = account.make(ours(1, _HOUR)), set(account.strays())
@@ -206,3 +206,9 @@ class NeighboursContract:
             **dict.fromkeys(neighbours.alike, "tell"),
         }
         assert not {orphan, *strays} & account.things().keys()
+
+        orphan = account.make(ours(2, _HOUR))
+        done = account.deployment.run("destroy", "--all")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("left alone: ") == len(neighbours.alike)
+        assert orphan not in account.things()

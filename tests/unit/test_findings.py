@@ -105,6 +105,14 @@ def test_damaged_tags_are_only_told() -> None:
     assert _found(replace(ORPHANED, instances=[damaged])) == [(Kind.DAMAGED, Action.TELL)]
 
 
+def test_a_copy_of_a_machine_is_only_told() -> None:
+    """ "Launch more like this" copies every tag."""
+    copy = replace(INSTANCE, instance_id="i-copy")
+    assert _found(replace(AGREED, instances=[INSTANCE, copy])) == [(Kind.DAMAGED, Action.TELL)]
+    unseen = replace(MACHINE, instance_id="")
+    assert _found(replace(AGREED, machines=[unseen])) == []
+
+
 def test_what_shuts_down_is_no_orphan() -> None:
     leaving = replace(INSTANCE, status=InstanceStatus.STOPPING)
     assert _found(replace(ORPHANED, instances=[leaving])) == []

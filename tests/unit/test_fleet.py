@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -313,3 +314,28 @@ def test_a_key_replaced_by_another_process_meanwhile_is_no_mismatch(
 
     monkeypatch.setattr(rig.transport, "connect", replaced_meanwhile)
     assert rig.fleet.wait(KEY, 10).uid == machine.uid
+
+
+def test_what_is_only_tagged_like_a_machine_goes_by_its_own_name_alone(rig: Rig) -> None:
+    machine = ready(rig)
+    instance = rig.cloud.alive[machine.instance_id]
+    rig.cloud.alive["i-alike"] = replace(
+        instance, instance_id="i-alike", uid="i-alike", faults=("tango-uid",)
+    )
+    states = {entry.state for entry in rig.fleet.entries()}
+    assert states == {"ready", "damaged"}
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert set(rig.cloud.alive) == {"i-alike"}
+    rig.fleet.end_instance("fake", "i-alike", 10)
+    assert not rig.cloud.alive
+
+
+def test_a_copy_of_a_machine_is_listed_beside_it(rig: Rig) -> None:
+    machine = ready(rig)
+    instance = rig.cloud.alive[machine.instance_id]
+    rig.cloud.alive["i-0copy"] = replace(instance, instance_id="i-0copy")
+    entries = rig.fleet.entries()
+    assert {(entry.state, entry.instance and entry.instance.instance_id) for entry in entries} == {
+        ("ready", machine.instance_id),
+        ("orphan", "i-0copy"),
+    }

@@ -10,15 +10,27 @@ import pytest
 from tango_cloud.core.errors import ProviderUnavailable
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import Reason, State
-from tango_cloud.core.model import MachineKey
+from tango_cloud.core.model import Machine, MachineKey
 from tango_cloud.orchestration.findings import Action, Kind
 
+from ..waiting import wait_until
 from .conftest import KEY, MINIMUM_AGE, SHAPE, Rig, build_rig, ready, state_of
 
 
 def _run(rig: Rig) -> dict[Kind, str]:
     """What was found, each with what went wrong in mending it."""
     return {outcome.finding.kind: outcome.error for outcome in rig.reconciler.run()}
+
+
+def _ready(rig: Rig, key: MachineKey = KEY) -> Machine:
+    """Ready, and its apply is over."""
+    machine = ready(rig, key)
+    _wait_for_applies(rig)
+    return machine
+
+
+def _wait_for_applies(rig: Rig) -> None:
+    wait_until(lambda: not rig.ledger.waves.applying("prod"))
 
 
 def _later(rig: Rig) -> None:
@@ -35,13 +47,13 @@ def other(rig: Rig, tmp_path: Path) -> Rig:
 
 
 def test_there_is_nothing_to_do_when_all_agrees(rig: Rig) -> None:
-    ready(rig)
+    _ready(rig)
     _later(rig)
     assert _run(rig) == {}
 
 
 def test_a_lost_machine_is_struck_off_and_asked_for_anew_by_who_needs_it(rig: Rig) -> None:
-    machine = ready(rig)
+    machine = _ready(rig)
     rig.cloud.alive.clear()
     assert _run(rig) == {}, "clouds answer late"
     _later(rig)
@@ -54,7 +66,7 @@ def test_a_lost_machine_is_struck_off_and_asked_for_anew_by_who_needs_it(rig: Ri
 
 
 def test_who_is_back_at_the_second_look_is_not_lost(rig: Rig) -> None:
-    machine = ready(rig)
+    machine = _ready(rig)
     instances = dict(rig.cloud.alive)
     rig.cloud.alive.clear()
     rig.cloud.between_looks = lambda: rig.cloud.alive.update(instances)
@@ -64,7 +76,7 @@ def test_who_is_back_at_the_second_look_is_not_lost(rig: Rig) -> None:
 
 
 def test_a_lost_ledger_is_made_again_from_the_tags(rig: Rig, other: Rig) -> None:
-    machine = ready(rig)
+    machine = _ready(rig)
     [outcome] = other.reconciler.recover()
     assert (outcome.finding.kind, outcome.finding.action) == (Kind.ORPHAN, Action.ADOPT)
     assert other.fleet.wait(KEY, 10).uid == machine.uid
@@ -76,7 +88,7 @@ def test_a_lost_ledger_is_made_again_from_the_tags(rig: Rig, other: Rig) -> None
 
 
 def test_recovery_destroys_nothing(rig: Rig, other: Rig) -> None:
-    ready(rig)
+    _ready(rig)
     rig.host_keys.forget_all_but([])
     [outcome] = other.reconciler.recover()
     assert outcome.finding.action is Action.TELL
@@ -86,7 +98,7 @@ def test_recovery_destroys_nothing(rig: Rig, other: Rig) -> None:
 def test_an_orphan_that_cannot_be_trusted_is_destroyed_but_not_while_it_is_young(
     rig: Rig, other: Rig
 ) -> None:
-    ready(rig)
+    _ready(rig)
     rig.host_keys.forget_all_but([])
     assert _run(other) == {Kind.ORPHAN: ""}
     assert rig.cloud.alive
@@ -96,7 +108,7 @@ def test_an_orphan_that_cannot_be_trusted_is_destroyed_but_not_while_it_is_young
 
 
 def test_what_is_not_quite_ours_is_told_and_left_alone(rig: Rig) -> None:
-    machine = ready(rig)
+    machine = _ready(rig)
     instance = rig.cloud.alive[machine.instance_id]
     rig.cloud.alive["i-hand"] = replace(
         instance, instance_id="i-hand", uid="i-hand", faults=("tango-uid",)
@@ -113,6 +125,7 @@ def test_what_is_not_quite_ours_is_told_and_left_alone(rig: Rig) -> None:
 def test_a_machine_of_a_dead_process_goes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = rig.fleet.request_next(SHAPE, 3600)
     rig.fleet.wait(machine.key, 10)
+    _wait_for_applies(rig)
     assert _run(rig) == {}
     monkeypatch.setattr(rig.ledger.owners, "alive", lambda owner: owner != machine.holder)
     assert _run(rig) == {Kind.DESERTED: ""}
@@ -124,12 +137,13 @@ def test_a_machine_that_is_to_be_kept_outlives_who_asked_for_it(
 ) -> None:
     machine = rig.fleet.request_next(SHAPE, 3600, keep=True)
     rig.fleet.wait(machine.key, 10)
+    _wait_for_applies(rig)
     monkeypatch.setattr(rig.ledger.owners, "alive", lambda _owner: False)
     assert _run(rig) == {}
 
 
 def test_expired_machines_go_together(rig: Rig) -> None:
-    machines = [ready(rig, MachineKey("prod", n, "local")) for n in range(3)]
+    machines = [_ready(rig, MachineKey("prod", n, "local")) for n in range(3)]
     rig.ahead = 3601
     assert _run(rig) == {Kind.EXPIRED: ""}
     assert not rig.cloud.alive
@@ -137,7 +151,7 @@ def test_expired_machines_go_together(rig: Rig) -> None:
 
 
 def test_a_cloud_that_cannot_be_asked_ends_the_pass(rig: Rig) -> None:
-    ready(rig)
+    _ready(rig)
     _later(rig)
     rig.cloud.unavailable = True
     with pytest.raises(ProviderUnavailable):
@@ -147,7 +161,7 @@ def test_a_cloud_that_cannot_be_asked_ends_the_pass(rig: Rig) -> None:
 
 
 def test_what_cannot_be_mended_is_told_and_the_rest_is_done(rig: Rig) -> None:
-    stuck, other = (ready(rig, MachineKey("prod", n, "local")) for n in range(2))
+    stuck, other = (_ready(rig, MachineKey("prod", n, "local")) for n in range(2))
     rig.ledger.machines.move(stuck.uid, State.DESTROYING)
     rig.ledger.machines.move(other.uid, State.DESTROYING)
     rig.cloud.immortal.add(stuck.instance_id)
@@ -160,7 +174,7 @@ def test_what_cannot_be_mended_is_told_and_the_rest_is_done(rig: Rig) -> None:
 
 
 def test_host_keys_of_machines_that_are_no_more_are_forgotten(rig: Rig) -> None:
-    kept, gone = (ready(rig, MachineKey("prod", n, "local")) for n in range(2))
+    kept, gone = (_ready(rig, MachineKey("prod", n, "local")) for n in range(2))
     rig.fleet.destroy_and_wait(gone.key, 10)
     _run(rig)
     newest = rig.ledger.machines.get(kept.uid)

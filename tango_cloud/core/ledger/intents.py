@@ -34,7 +34,7 @@ class Intents:
                 .where(_due(self._clock()), machines.c.deployment == deployment)
                 .group_by(machines.c.provider)
             )
-            return dict(found.tuples().all())
+            return {provider: int(count) for provider, count in found}
 
     def next_due(self, deployment: str, rates: Mapping[str, Rate]) -> float | None:
         """When the first intent may be claimed, in seconds since the epoch; None without any.
