@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench simulate localstack lock wheel docs clean
+.PHONY: help demo environments test test-slow check format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +36,15 @@ $(GOOGLE_PLUGIN)/.done: tests/google_plugin/install.sh tests/google_plugin/simul
 demo: $(BIN)/.user ## Run three real jobs, each on a machine of its own
 	$(BIN)/tango-cloud run examples/c-calculator examples/python-grader examples/loud --machines 3 --output output --show 12 || test $$? -eq 1
 
-test: $(BIN)/.dev $(LOCALSTACK)/.done $(GOOGLE_PLUGIN)/.done ## Set up and run the tests (ARGS="-k name" for some of them)
+environments: $(BIN)/.dev $(LOCALSTACK)/.done $(GOOGLE_PLUGIN)/.done
+
+test: ## Set up and run the tests (ARGS="-k name" for some of them)
+	@$(MAKE) --no-print-directory --jobs=3 environments
 	@sh tests/install-servers.sh
 	$(TERRAFORM_SPEED) $(BIN)/pytest --numprocesses $(WORKERS) --dist load --maxschedchunk 1 $(ARGS)
+
+test-slow: ## Run the tests that `make test` leaves out
+	@$(MAKE) --no-print-directory test ARGS="-m slow"
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .

@@ -88,6 +88,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account
         emulation.stop()
 
 
+@pytest.mark.slow
 def test_five_thousand_instances_of_others_are_neither_listed_nor_paged_through(
     account: Account,
 ) -> None:

@@ -72,7 +72,9 @@ def test_no_capacity_anywhere_fails_and_says_so(gcp: GcpDeployment) -> None:
     "fault",
     [
         Fault("operation-error", code="QUOTA_EXCEEDED", region="us-central1"),
-        Fault("error", code="quotaExceeded", region="us-central1"),
+        pytest.param(
+            Fault("error", code="quotaExceeded", region="us-central1"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_used_up_quota_is_not_tried_in_the_next_zone_but_in_the_next_region(
@@ -109,7 +111,9 @@ def test_a_lost_response_leaves_no_second_instance(gcp: GcpDeployment) -> None:
     assert gcp.described() == []
 
 
-@pytest.mark.parametrize("effect", ["no-boot", "ssh-refused"])
+@pytest.mark.parametrize(
+    "effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)]
+)
 def test_a_machine_that_never_answers_is_given_up_and_removed(
     gcp: GcpDeployment, cloud: Cloud, effect: Any
 ) -> None:

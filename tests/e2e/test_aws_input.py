@@ -100,6 +100,7 @@ def test_an_endpoint_that_does_not_answer_is_named(
     assert_refused(aws, run(aws, AWS_ENDPOINT_URL=endpoint), status, told)
 
 
+@pytest.mark.slow
 def test_a_region_that_does_not_exist(aws: AwsDeployment) -> None:
     """Only Terraform's plugin knows that here: at the real endpoints no name would be found."""
     if aws.emulation.backend == "moto":
