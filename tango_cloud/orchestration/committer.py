@@ -261,13 +261,13 @@ class Committer:
     def _look_again(self, removals: Iterable[_Removal]) -> None:
         """Queue what is still there, for later. Called with the lock held."""
         for removal in removals:
-            removal.due = self._clock() + removal.pause
+            removal.due = self._threads.now() + removal.pause
             removal.pause = min(removal.pause * 2, _LONGEST_PAUSE)
             self._to_remove[removal.machine.uid] = removal
 
     def _due(self) -> Sequence[_Removal]:
         """What can be removed now. Called with the lock held."""
-        now = self._clock()
+        now = self._threads.now()
         return [
             removal
             for removal in self._to_remove.values()
@@ -286,7 +286,7 @@ class Committer:
                 for removal in self._to_remove.values()
                 if removal.machine.wave not in self._waves_in_removal
             ]
-        return max(0.0, min(due) - self._clock()) if due else None
+        return max(0.0, min(due) - self._threads.now()) if due else None
 
     def _next_due(self) -> float | None:
         due = self._ledger.intents.next_due(self._deployment, self._rates)

@@ -195,3 +195,15 @@ def test_a_wave_takes_no_more_than_its_size(ledger: Ledger) -> None:
     claimed = ledger.intents.claim("prod", "local", new_uid(), "owner", most=6)
     assert Counter(m.shape.image for m in claimed) == {"first.img": 3, "second.img": 3}
     assert len(ledger.intents.claim("prod", "local", new_uid(), "owner", most=6)) == 4
+
+
+def test_a_clock_that_is_set_back_holds_up_nobody(ledger: Ledger, clock: Clock) -> None:
+    machine = _request(ledger)
+    ledger.intents.claim("prod", "local", "wave1", "owner")
+    ledger.machines.supersede(
+        machine, reason=Reason.PROVISIONING, detail="", provider="local", offer=0, delay=60.0
+    )
+    assert ledger.intents.waiting("prod") == {}
+    clock.now -= 3600
+    assert ledger.intents.waiting("prod") == {"local": 1}
+    assert ledger.intents.next_due("prod", {}) == clock.now

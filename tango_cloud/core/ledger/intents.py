@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
 from tango_cloud.core.ledger import buckets
 from tango_cloud.core.ledger.database import Database
@@ -18,6 +18,8 @@ from tango_cloud.core.ledger.schema import machines, waves
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, Rate, WaveState
 
+_LONGEST_DELAY = 120.0
+"""Seconds. Failures in passing are met again after a minute at the longest."""
 _POOL = (machines.c.image, machines.c.cores, machines.c.memory_mib, machines.c.disk_gib)
 
 
@@ -51,7 +53,7 @@ class Intents:
             return min(
                 (
                     self._next_turn(connection, deployment, provider, rates.get(provider), now)
-                    if first <= now
+                    if not now < first <= now + _LONGEST_DELAY
                     else float(first)
                     for provider, first in waiting
                 ),
@@ -123,7 +125,11 @@ def _bucket(provider: str) -> str:
 
 
 def _due(now: float) -> ColumnElement[bool]:
-    return and_(machines.c.state == State.REQUESTED, machines.c.not_before <= now)
+    """Also what is put off for longer than anything ever is: the clock was set back meanwhile."""
+    return and_(
+        machines.c.state == State.REQUESTED,
+        or_(machines.c.not_before <= now, machines.c.not_before > now + _LONGEST_DELAY),
+    )
 
 
 def _hand_out(connection: Connection, provider: str, rate: Rate, now: float) -> None:
