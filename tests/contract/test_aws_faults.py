@@ -145,9 +145,7 @@ def test_a_slow_boot_is_waited_for(aws: AwsDeployment) -> None:
     assert status == 0, said
 
 
-@pytest.mark.parametrize(
-    "effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)])
 def test_a_machine_that_never_answers_is_given_up_and_removed(
     aws: AwsDeployment, cloud: Cloud, effect: Any
 ) -> None:

@@ -111,9 +111,7 @@ def test_a_lost_response_leaves_no_second_instance(gcp: GcpDeployment) -> None:
     assert gcp.described() == []
 
 
-@pytest.mark.parametrize(
-    "effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)])
 def test_a_machine_that_never_answers_is_given_up_and_removed(
     gcp: GcpDeployment, cloud: Cloud, effect: Any
 ) -> None:
