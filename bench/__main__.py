@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from bench import footprint, job_overhead, provisioning, provisioning_aws, report
+from bench import (
+    callers,
+    footprint,
+    inventory,
+    job_overhead,
+    provisioning,
+    provisioning_aws,
+    report,
+    terraform_costs,
+)
 
 if __name__ == "__main__":
     report.say(report.host())
     job_overhead.main()
     provisioning.main()
     provisioning_aws.main()
+    terraform_costs.main()
+    inventory.main()
+    callers.main()
     footprint.main()

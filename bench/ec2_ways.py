@@ -53,7 +53,7 @@ resource "aws_instance" "machine" {
 """
 
 
-class _Ec2Way(BareWay):
+class Ec2Way(BareWay):
     def __init__(self, settings: Settings, shape: Shape) -> None:
         super().__init__(settings, shape)
         self.folder = settings.state_dir
@@ -75,7 +75,7 @@ class _Ec2Way(BareWay):
         return self._provider.wave_machines([request])[request.uid]
 
 
-class RunInstances(_Ec2Way):
+class RunInstances(Ec2Way):
     """The floor: boto3 asks EC2 for all at once. Nothing is written down, there is no Terraform."""
 
     def __init__(self, settings: Settings, shape: Shape) -> None:
@@ -109,7 +109,7 @@ class RunInstances(_Ec2Way):
         self.greet(request.uid, host_key)
 
 
-class SeparateApplies(_Ec2Way):
+class SeparateApplies(Ec2Way):
     """A state and an apply for each machine, so many at a time, with our module and our options."""
 
     def __init__(self, settings: Settings, shape: Shape, at_a_time: int) -> None:
@@ -135,7 +135,7 @@ class SeparateApplies(_Ec2Way):
         self.greet(request.uid, host_key)
 
 
-class OneApply(_Ec2Way):
+class OneApply(Ec2Way):
     """A configuration as a person would write it, applied once for all, and removed likewise.
 
     Machines are waited for once Terraform has returned.

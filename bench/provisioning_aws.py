@@ -21,6 +21,7 @@ from bench.series import Series
 from bench.ways import OurWay, Way
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Shape, WaveState
+from tango_cloud.core.settings import Settings
 from tango_cloud.orchestration.fleet import Fleet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "localstack"))
@@ -35,7 +36,7 @@ ONCE = frozenset({SERIAL, FOUR})
 """Of more than one machine measured once: minutes each."""
 BOOT_SECONDS = 20.0
 """About what an instance of EC2's takes; LocalStack's run at once."""
-_IMAGE = "bench"
+IMAGE = "bench"
 _MIB = 1 << 20
 _STEPS = (
     "written down to claimed",
@@ -48,28 +49,39 @@ _HIDDEN = "all ready to the end of Terraform"
 
 def main(up_to: int = max(ROUNDS)) -> None:
     report.say("## From N machines wanted to N machines ready, on EC2 emulated by LocalStack")
+    with emulated_ec2() as (emulation, settings):
+        if emulation is None or settings is None:
+            return
+        with _ways(settings) as ways:
+            counts = {n: rounds for n, rounds in ROUNDS.items() if n <= up_to}
+            _compare(emulation, ways, counts)
+            _booting(emulation, ways, counts)
+            _memory(emulation, ways, max(counts))
+
+
+@contextmanager
+def emulated_ec2() -> Iterator[tuple[Emulation, Settings] | tuple[None, None]]:
+    """An emulated EC2 with an image, and a deployment's settings for it; nothing where it cannot be
+    had, which is told."""
     with tempfile.TemporaryDirectory(prefix="tango-bench-ec2-") as folder:
         try:
             emulation = Emulation.start(Path(folder))
         except Unavailable as error:
             report.say(f"Left out: {error}")
+            yield None, None
             return
         try:
-            emulation.register_image(_IMAGE)
-            with _ways(emulation) as ways:
-                counts = {n: rounds for n, rounds in ROUNDS.items() if n <= up_to}
-                _compare(emulation, ways, counts)
-                _booting(emulation, ways, counts)
-                _memory(emulation, ways, max(counts))
+            emulation.register_image(IMAGE)
+            with in_force({**emulation.environment, "TANGO_CLOUD_PROVIDER": "aws"}) as settings:
+                yield emulation, settings
         finally:
             emulation.stop()
 
 
 @contextmanager
-def _ways(emulation: Emulation) -> Iterator[Mapping[str, Way]]:
-    environment = {**emulation.environment, "TANGO_CLOUD_PROVIDER": "aws"}
-    with in_force(environment) as settings, fleet_of(settings) as fleet:
-        shape = Shape(_IMAGE)
+def _ways(settings: Settings) -> Iterator[Mapping[str, Way]]:
+    with fleet_of(settings) as fleet:
+        shape = Shape(IMAGE)
         ours = _Watched(fleet, shape)
         report.progress("the first machine: init, envelope")
         ours.make(1)
