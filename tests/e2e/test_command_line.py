@@ -131,29 +131,6 @@ def test_interrupted_while_machines_are_made_it_leaves_nothing(deployment: Deplo
     assert process.returncode == 130, told
 
 
-def test_killed_outright_its_machines_are_found_and_destroyed(deployment: Deployment) -> None:
-    job, mark = deployment.sleeper("slow")
-    process = deployment.start("run", job)
-    deployment.wait_until_running(mark)
-    process.kill()
-    process.communicate()
-    assert len(json.loads(deployment.run("vms", "--json").stdout)) == 1
-    done = deployment.run("destroy", "--all")
-    assert (done.returncode, done.stdout) == (0, "gone: tango-100000-local\n")
-
-
-def test_without_a_ledger_orphans_are_still_found_by_their_tags(deployment: Deployment) -> None:
-    assert deployment.run("run", deployment.job("job", "all:\n\ttrue\n"), "--keep").returncode == 0
-    for file in (deployment.folder / "state").glob("ledger.*"):
-        file.unlink()
-    for folder in deployment.waves():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    assert json.loads(deployment.run("vms", "--json").stdout)[0]["state"] == "orphan"
-    assert deployment.run("destroy", "--all").returncode == 0
-
-
 @pytest.mark.parametrize(
     ("script", "told"),
     [
