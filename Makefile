@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-slow check format bench simulate localstack lock wheel docs clean
+.PHONY: help demo environments test test-slow chaos check format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test: ## Set up and run the tests (ARGS="-k name" for some of them)
 
 test-slow: ## Run the tests that `make test` leaves out
 	@$(MAKE) --no-print-directory test ARGS="-m slow"
+
+chaos: $(BIN)/.dev ## Kill a life at every step of it, and see that nothing stays wrong (half an hour)
+	$(BIN)/python -m tests.chaos.kill $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .
