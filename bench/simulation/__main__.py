@@ -1,4 +1,4 @@
-"""Simulates bursts on the limits of real clouds; prints the table and, with `--plots FOLDER`, draws
+"""Simulates bursts on the limits of real clouds; prints tables and, with `--plots FOLDER`, draws
 them.
 """
 
@@ -7,48 +7,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from bench import report
-from bench.simulation.clouds import EC2, EC2_RAISED, GCE, OneCallWaves
+from bench.simulation.plans import GROWTHS, bursts, gathering
 from bench.simulation.scenario import Plan, Served, simulate
-from tango_cloud.core.model import Rate
-from tango_cloud.core.sections import AwsSettings, GcpSettings
-
-_AWS, _GCP = AwsSettings(), GcpSettings()
-EC2_PACE = Rate(_AWS.launch_burst, _AWS.launches_per_second)
-GCE_PACE = Rate(_GCP.insert_burst, _GCP.inserts_per_second)
-RAISED_PACE = EC2_RAISED.limits.requests
-
-
-def bursts(count: int) -> Sequence[Plan]:
-    """`count` machines wanted at once. `machines=1` is an apply for each."""
-    wanted = [0.0] * count
-    return [
-        Plan("EC2", EC2, wanted, EC2_PACE),
-        Plan("EC2, eight applies at a time", EC2, wanted, EC2_PACE, applies=8),
-        Plan("EC2, no pace of our own", EC2, wanted, None),
-        Plan("EC2, an apply each, four at a time", EC2, wanted, None, machines=1),
-        Plan(
-            "EC2, one call for all (not built)",
-            EC2,
-            wanted,
-            EC2.limits.instances,
-            machines=EC2.limits.instances.burst,
-            waves=OneCallWaves,
-        ),
-        Plan("EC2, limit raised to 100 + 50/s", EC2_RAISED, wanted, RAISED_PACE),
-        Plan("Compute Engine", GCE, wanted, GCE_PACE),
-    ]
 
 
 def main(counts: Sequence[int], plots: Path | None) -> None:
+    _gathering()
     for count in counts:
-        served = []
-        for plan in bursts(count):
-            if count > 1000 and plan.machines == 1:
-                continue  # ten hours; nothing new
-            report.progress(f"{count:,} machines: {plan.name}")
-            served.append(simulate(plan))
+        served = [_simulated(plan, f"{count:,} machines") for plan in bursts(count)]
         report.say(f"### {count:,} machines wanted at once")
         report.table(
             ["", "first s", "half s", "last s", "ready", "applies", "at once", "throttled calls"],
@@ -58,6 +27,28 @@ def main(counts: Sequence[int], plots: Path | None) -> None:
             from bench.simulation.plot import draw
 
             draw(served, count, plots / f"{count}.svg")
+
+
+def _gathering() -> None:
+    report.say("### Gathering")
+    report.say("Applies / mean seconds from asked for to ready, by the growth of the window.")
+    report.table(
+        ["asked for", *(f"{growth:g}" for growth in GROWTHS)],
+        [
+            [asked, *(_short(_simulated(plan, "gathering")) for plan in plans)]
+            for asked, plans in gathering().items()
+        ],
+    )
+
+
+def _simulated(plan: Plan, what: str) -> Served:
+    report.progress(f"{what}: {plan.name}")
+    return simulate(plan)
+
+
+def _short(served: Served) -> str:
+    waited = mean(served.ready) - mean(served.plan.arrivals)
+    return f"{served.account.applies} / {waited:.1f}"
 
 
 def _row(served: Served) -> Sequence[str]:

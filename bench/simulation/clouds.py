@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.simulation.virtual import VirtualThreads
-from tango_cloud.core.errors import CapacityError, TangoCloudError
+from tango_cloud.core.errors import CapacityError, ProviderUnavailable, TangoCloudError
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, Offer, Rate, Wave
@@ -34,19 +34,21 @@ class Limits:
 class Model:
     """A cloud, and the Terraform in front of it. Times in seconds.
 
-    `start` until the first call; then `parallelism` machines at a time, each of which occupies its
-    place for `settle` after its call at the least. A refused call is tried again with pauses that
-    double from 1 s, `tries` times. A machine answers `boot` after its call, give or take `spread`
-    (the standard deviation). Of the calls for a machine's first offer `full` find no capacity.
+    `start` until the first call, give or take `start_spread`; then `parallelism` machines at a
+    time, each of which occupies its place for `settle` after its call at the least. A call is tried
+    `tries` times while it is refused, with pauses that double from 1 s. A machine answers `boot`
+    after its call, give or take `boot_spread`. Spreads are standard deviations. Of the calls for a
+    machine's first offer `full` find no capacity.
     """
 
     name: str
     limits: Limits
     start: float
+    start_spread: float
     settle: float
     boot: float
-    spread: float
-    full: float = 0.0
+    boot_spread: float
+    full: float = 0.02
     parallelism: int = WaveSettings().parallelism
     tries: int = 7
 
@@ -55,28 +57,22 @@ EC2 = Model(
     "EC2",
     Limits(requests=Rate(5, 2.0), instances=Rate(1000, 2.0)),
     start=4.0,
-    settle=10.0,
+    start_spread=0.3,
+    settle=18.0,
     boot=25.8,
-    spread=3.0,
-    full=0.02,
+    boot_spread=3.0,
 )
-EC2_RAISED = Model(
-    "EC2, raised limit",
-    Limits(requests=Rate(100, 50.0), instances=Rate(5000, 50.0)),
-    start=4.0,
-    settle=10.0,
-    boot=25.8,
-    spread=3.0,
-    full=0.02,
+EC2_RAISED = replace(
+    EC2, name="EC2, raised", limits=Limits(requests=Rate(100, 50.0), instances=Rate(5000, 50.0))
 )
 GCE = Model(
     "Compute Engine",
     Limits(requests=Rate(1500, 25.0), instances=Rate(1_000_000, 1e6)),
-    start=1.5,
+    start=4.0,
+    start_spread=0.3,
     settle=10.0,
     boot=24.0,
-    spread=2.0,
-    full=0.02,
+    boot_spread=2.0,
 )
 
 
@@ -114,10 +110,6 @@ class Account:
     full: int = 0
 
 
-class Throttled(TangoCloudError):
-    """Refused as often as the plugin asks."""
-
-
 class ModelledWaves:
     """What a committer calls of `Waves`. On the books as `Waves` would."""
 
@@ -140,7 +132,7 @@ class ModelledWaves:
         account.applies += 1
         account.applying += 1
         account.most_applying = max(account.most_applying, account.applying)
-        self._threads.sleep(self._model.start)
+        self._threads.sleep(self._about(self._model.start, self._model.start_spread))
         waiting = [m for m in self._ledger.machines.of_wave(wave) if m.state is State.CREATING]
         account.claimed += [machine.uid for machine in waiting]
         failed: list[tuple[Machine, TangoCloudError]] = []
@@ -168,14 +160,18 @@ class ModelledWaves:
             failed.append((machine, error))
             return
         model = self._model
-        boot = max(model.boot / 2, self._random.gauss(model.boot, model.spread))
+        boot = self._about(model.boot, model.boot_spread)
         self.account.ready.append(self._threads.now() + boot)
         self._threads.sleep(model.settle)
 
+    def _about(self, mean: float, spread: float) -> float:
+        return max(mean / 2, self._random.gauss(mean, spread))
+
     def _call(self, machine: Machine) -> None:
         """Raises what the plugin would, at its end."""
-        pause = 1.0
-        for _ in range(self._model.tries):
+        for attempt in range(self._model.tries):
+            if attempt:
+                self._threads.sleep(2 ** (attempt - 1) * self._random.uniform(0.5, 1.0))
             self.account.calls += 1
             if self._requests.draw() and self._instances.draw():
                 if machine.offer == 0 and self._random.random() < self._model.full:
@@ -183,9 +179,7 @@ class ModelledWaves:
                     raise CapacityError("the zone is full")
                 return
             self.account.throttled += 1
-            self._threads.sleep(pause * self._random.uniform(0.5, 1.0))
-            pause *= 2
-        raise Throttled("request limit exceeded")
+        raise ProviderUnavailable("request limit exceeded")
 
     def _side_by_side(self, machines: Sequence[Machine], what: Callable[[Machine], None]) -> None:
         waiting = list(reversed(machines))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 from bench.simulation.clouds import Account, Model, ModelledWaves
 from bench.simulation.virtual import VirtualThreads
@@ -20,7 +21,7 @@ from tango_cloud.orchestration.waves import Waves
 
 EPOCH = 1_800_000_000.0
 _DEPLOYMENT, _SHAPE, _LIFETIME = "simulated", Shape("course"), 86400.0
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 10.0
 _SEED = 2026
 _DEFAULTS = WaveSettings()
 DEFAULT_WINDOW = Window(_DEFAULTS.gather_seconds, _DEFAULTS.gather_limit_seconds)
@@ -54,7 +55,12 @@ class Served:
 
 def simulate(plan: Plan) -> Served:
     threads = VirtualThreads(EPOCH)
-    with tempfile.TemporaryDirectory(prefix="tango-simulation-") as folder:
+    uids = random.Random(_SEED)
+    with (
+        tempfile.TemporaryDirectory(prefix="tango-simulation-") as folder,
+        # Who comes first of those asked for in the same moment is a matter of their uids.
+        patch("secrets.token_hex", lambda size: uids.randbytes(size).hex()),
+    ):
         ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite3", Path(folder), clock=threads.now)
         waves = plan.waves(ledger, plan.model, threads, random.Random(_SEED))
         committer = Committer(

@@ -14,23 +14,26 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
 
-_GROWTH = 4.0
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How long a group is held open, in seconds: `quiet` without a newcomer, at most `limit`."""
+    """How long a group is held open, in seconds: `quiet` without a newcomer, `growth` times as long
+    for each group that is being worked off, and not longer than `limit` in all.
+    """
 
     quiet: float
     limit: float
+    growth: float = 4.0
 
-    def patience(self, at_work: int) -> float:
-        """How long to wait for a newcomer while so many groups are being worked off.
+    def patience(self, at_work: int, waited: float) -> float:
+        """How long to wait for a newcomer while so many groups are at work, `waited` after the
+        first of this one came.
 
-        The first group is begun almost at once. The more are at work, the less a moment more
+        Who comes alone is served almost at once. The more are at work, the less a moment more
         matters to who has just come, and the more a group of few costs everybody.
         """
-        return min(self.limit, self.quiet * _GROWTH**at_work)
+        grown = self.quiet * self.growth**at_work
+        return max(self.quiet, min(grown, self.limit - waited))
 
 
 class GroupCommit:
@@ -65,6 +68,7 @@ class GroupCommit:
         self._loop_thread: Thread | None = None
         self._at_work: dict[int, Thread] = {}
         self._number = 0
+        self._opened: float | None = None
 
     def kick(self) -> None:
         """Something was asked for. Starts the thread on first use."""
@@ -102,7 +106,9 @@ class GroupCommit:
     def _turn(self) -> None:
         if not self._pending():
             return
-        self._gather()
+        if self._opened is None:
+            self._opened = self._threads.now()
+        self._gather(self._opened)
         self._slots.acquire()
         try:
             works = [] if self._closing.is_set() else self._claim()
@@ -115,14 +121,15 @@ class GroupCommit:
             if number:
                 self._slots.acquire()
             self._begin(work)
+        # What was not claimed (the cloud has a pace) has waited long enough: it is not held again.
+        if not self._pending():
+            self._opened = None
 
-    def _gather(self) -> None:
-        deadline = self._threads.now() + self._window.limit
-        patience = self._window.patience(len(self._at_work))
-        seen = self._pending()
-        while self._threads.now() < deadline and not self._closing.wait(patience):
-            count = self._pending()
-            if count <= seen:
+    def _gather(self, opened: float) -> None:
+        seen, waited = self._pending(), self._threads.now() - opened
+        while not self._closing.wait(self._window.patience(len(self._at_work), waited)):
+            count, waited = self._pending(), self._threads.now() - opened
+            if count <= seen or waited >= self._window.limit:
                 return
             seen = count
 

@@ -59,6 +59,14 @@ def queue() -> Iterator[Queue]:
     queue.commit.close()
 
 
+def test_patience_grows_with_what_is_at_work_up_to_the_limit() -> None:
+    assert [WINDOW.patience(at_work, 0.0) for at_work in range(4)] == pytest.approx(
+        [0.02, 0.08, 0.32, 1.0]
+    )
+    assert WINDOW.patience(3, waited=0.7) == pytest.approx(0.3)
+    assert WINDOW.patience(3, waited=60.0) == WINDOW.quiet
+
+
 def test_who_comes_alone_is_served_at_once(queue: Queue) -> None:
     queue.ask(1)
     queue.threads.sleep(1.0)
