@@ -49,5 +49,6 @@ class Background:
     def _pass(self) -> None:
         for outcome in self._reconciler.run():
             found = outcome.finding
-            told = outcome.error or found.detail
-            log.warning("%s: %s %s (%s)", found.kind, found.action, found.subject, told)
+            if found.open:
+                told = outcome.error or found.detail
+                log.warning("%s: %s %s (%s)", found.kind, found.action, found.subject, told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -88,8 +88,19 @@ def build_rig(
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", tmp_path)
+def now() -> Callable[[], float]:
+    """The ledger's clock; a module that has one of its own overrides it."""
+    return time.time
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+
+
+@pytest.fixture
+def ledger(url: str, tmp_path: Path, now: Callable[[], float]) -> Iterator[Ledger]:
+    ledger = Ledger(url, tmp_path, now)
     yield ledger
     ledger.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,15 +26,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-
-
-@pytest.fixture
-def ledger(url: str, tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    ledger = Ledger(url, tmp_path, clock)
-    yield ledger
-    ledger.close()
+def now(clock: Clock) -> Clock:
+    return clock
 
 
 def _request(ledger: Ledger, key: MachineKey = KEY) -> Machine:

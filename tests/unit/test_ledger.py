@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,15 +27,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-
-
-@pytest.fixture
-def ledger(url: str, tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    ledger = Ledger(url, tmp_path, clock)
-    yield ledger
-    ledger.close()
+def now(clock: Clock) -> Clock:
+    return clock
 
 
 def _request(ledger: Ledger, key: MachineKey = KEY) -> Machine:
