@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,8 +18,10 @@ from bench.deployment import GONE_SECONDS, PREFIX
 from bench.ways import BareWay, at_once
 from tango_cloud.core.model import MachineRequest, Shape
 from tango_cloud.core.settings import Settings
+from tango_cloud.terraform import command
 from tango_cloud.terraform.binary import resolve
 from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
+from tango_cloud.terraform.runner import Terraform
 
 _CONNECTIONS = 256
 _BY_HAND = """\
@@ -145,12 +146,8 @@ class OneApply(Ec2Way):
         super().__init__(settings, shape)
         self._scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix="by-hand-"))
         (self._scratch / "main.tf").write_text(_BY_HAND)
-        configuration = write_cli_config(self._scratch / "cli.tfrc", find_mirror())
-        self._terraform = resolve().argv
-        self._environment = terraform_environment(
-            os.environ, cli_config=configuration, plugin_cache=None
-        )
-        self._run("init")
+        self._terraform = terraform_of(self._scratch)
+        self._terraform.run(command.init(), self._scratch)
         self._count = 0
 
     def make(self, count: int) -> None:
@@ -179,14 +176,15 @@ class OneApply(Ec2Way):
         self._run("destroy")
         self.wait_until_gone()
 
-    def _run(self, command: str) -> None:
-        options = ["-input=false", "-no-color"]
-        if command != "init":
-            options += ["-auto-approve", "-refresh=false", f"-parallelism={self._count}"]
-        subprocess.run(
-            [*self._terraform, command, *options],
-            cwd=self._scratch,
-            env=self._environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+    def _run(self, verb: str) -> None:
+        options = ["-auto-approve", "-refresh=false", f"-parallelism={self._count}"]
+        self._terraform.run([verb, "-input=false", "-no-color", *options], self._scratch)
+
+
+def terraform_of(folder: Path, plugin_cache: Path | None = None) -> Terraform:
+    """A Terraform with this process' credentials and a CLI configuration of its own in `folder`."""
+    configuration = write_cli_config(folder / "cli.tfrc", find_mirror())
+    environment = terraform_environment(
+        os.environ, cli_config=configuration, plugin_cache=plugin_cache
+    )
+    return Terraform(resolve(), environment)

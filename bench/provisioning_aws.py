@@ -5,6 +5,7 @@ go. Half an hour on two cores; `--up-to N` leaves out what is larger.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import sys
 import tempfile
 import time
@@ -72,7 +73,10 @@ def emulated_ec2() -> Iterator[tuple[Emulation, Settings] | tuple[None, None]]:
             return
         try:
             emulation.register_image(IMAGE)
-            with in_force({**emulation.environment, "TANGO_CLOUD_PROVIDER": "aws"}) as settings:
+            # Large: the emulated EC2 gives no address twice, and hundreds of machines come and go.
+            _, half = ipaddress.IPv4Network(emulation.network).subnets(prefixlen_diff=1)
+            ours = {"TANGO_CLOUD_PROVIDER": "aws", "TANGO_CLOUD_AWS__NETWORK_CIDR": str(half)}
+            with in_force({**emulation.environment, **ours}) as settings:
                 yield emulation, settings
         finally:
             emulation.stop()

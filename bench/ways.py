@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from bench.deployment import GONE_SECONDS, PREFIX, READY_SECONDS
 from tango_cloud.core import tags
-from tango_cloud.core.errors import MachineUnreachable
+from tango_cloud.core.errors import MachineDamaged, MachineUnreachable
 from tango_cloud.core.ledger import new_uid
 from tango_cloud.core.model import (
     Endpoint,
@@ -34,6 +34,7 @@ from tango_cloud.wiring import build_provider, state_folder
 
 LIFETIME = 3600.0
 _LOOK_SECONDS = 0.02
+_TRIES = 10
 _Item = TypeVar("_Item")
 
 
@@ -145,21 +146,33 @@ class BareWay(Way):
         raise TimeoutError(uid)
 
     def greet(self, uid: str, host_key: str) -> None:
+        """Hundreds at once on a few cores: what takes too long is tried again, as we do it."""
         found = self.find(uid)
-        endpoint = Endpoint(
+        keys: tuple[str, ...] = (host_key,)
+        for _ in range(_TRIES):
+            session = self._connect(self._endpoint(found, keys))
+            try:
+                fresh = session.stage_host_key()
+                keys = (fresh, host_key)
+                session.activate_host_key()
+            except (MachineDamaged, MachineUnreachable):
+                session.close()
+                continue
+            self._sessions.append(session)
+            self.one_is_ready()
+            return
+        raise TimeoutError(uid)
+
+    def _endpoint(self, found: Instance, keys: tuple[str, ...]) -> Endpoint:
+        return Endpoint(
             found.address,
             found.port,
             found.username,
-            (host_key,),
+            keys,
             str(self._key.file),
             compress=self._provider.compress,
             sudo=self._provider.sudo,
         )
-        session = self._connect(endpoint)
-        self._sessions.append(session)
-        session.stage_host_key()
-        session.activate_host_key()
-        self.one_is_ready()
 
     def _connect(self, endpoint: Endpoint) -> Session:
         deadline = time.monotonic() + READY_SECONDS
