@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import QueuePool, create_engine, inspect
 
 from tango_cloud.core.errors import ConfigurationError
 from tango_cloud.core.ledger import Ledger, database
@@ -47,6 +47,15 @@ def test_many_threads_asking_at_once_get_one_machine(ledger: Ledger) -> None:
     with ThreadPoolExecutor(16) as pool:
         uids = set(pool.map(lambda _: _request(ledger).uid, range(64)))
     assert len(uids) == 1
+
+
+def test_a_connection_is_waited_for_as_long_as_the_lock(ledger: Ledger) -> None:
+    """Threads that wait for the lock may hold all connections; the others outlast them."""
+    with ledger._database.read() as connection:
+        lock_milliseconds = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    pool = ledger._database._engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.timeout() * 1000 == lock_milliseconds
 
 
 def test_a_gone_machine_makes_room_for_its_successor(ledger: Ledger) -> None:

@@ -18,6 +18,8 @@ HEAD = "0005"
 """The newest migration. A test holds it against the folder `migrations/versions`."""
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 60
+"""How long a caller waits for others to write, or for a connection that other threads have: those
+may be waiting to write."""
 
 
 class Database:
@@ -64,7 +66,7 @@ def open_database(url: str, lock_dir: Path) -> Database:
 
 def _engine(url: str) -> Engine:
     try:
-        engine = create_engine(make_url(url))
+        engine = create_engine(make_url(url), pool_timeout=_BUSY_SECONDS)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigurationError([Fault("ledger_url", str(error), "an SQLAlchemy URL")]) from error
     if engine.dialect.name == "sqlite":
