@@ -1,7 +1,8 @@
 """Many callers of `initializeVM` at once, in several processes; run as a program it is one of them.
 
-The ledger, the committer, the waves and the VMMS are the real ones. In the place of Terraform and
-the cloud stands a folder that all processes share, and a machine answers as soon as it is in it.
+The ledger, the committer, the waves and the VMMS are the real ones. With a folder, that stands in
+the place of Terraform and the cloud: all processes share it, and a machine answers as soon as it is
+in it. Without one all is real, as the environment's settings have it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,8 @@ from .unit.fakes import FakeCloud, FakeTransport
 
 APPLY_SECONDS = 0.5
 SECONDS = 300
+DEPLOYMENT = "tango"
+"""What the folder stands in for."""
 
 
 class SharedCloud(FakeCloud):
@@ -71,72 +75,113 @@ class Call:
     seconds: float
 
 
-def call_from_processes(folder: Path, ids: Sequence[Sequence[int]]) -> Sequence[Call]:
-    """A process for each sequence of ids, with a thread for each id; all begin at once."""
-    (folder / "cloud").mkdir()
-    Ledger(_url(folder), folder).close()
-    callers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.callers", str(folder), json.dumps(list(one))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
-        for one in ids
-    ]
-    try:
-        for caller in callers:
-            assert caller.stdout is not None
-            assert caller.stdout.readline() == "ready\n"
-        for caller in callers:
-            assert caller.stdin is not None
-            caller.stdin.write("go\n")
-            caller.stdin.flush()
-        told = [caller.communicate(timeout=SECONDS)[0] for caller in callers]
-    finally:
-        for caller in callers:
-            caller.kill()
-    return [Call(**call) for text in told for call in json.loads(text)]
+class Callers:
+    """Processes that wait for an order, each with a thread for each of its machines."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[str]]) -> None:
+        self._processes = processes
+
+    def initialize(self) -> Sequence[Call]:
+        """Everybody asks for their machine at once, and waits for it."""
+        return [Call(**call) for calls in self._order("initialize") for call in calls]
+
+    def destroy(self) -> None:
+        """Everybody destroys their machine at once; returns when all calls have."""
+        self._order("destroy")
+
+    def _order(self, order: str) -> Sequence[Any]:
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{order}\n")
+            process.stdin.flush()
+        return [_told(process) for process in self._processes]
 
 
-def _url(folder: Path) -> str:
-    return f"sqlite:///{folder / 'ledger.sqlite3'}"
+@contextmanager
+def callers(ids: Sequence[Sequence[int]], folder: Path | None = None) -> Iterator[Callers]:
+    """A process for each sequence of ids, with a thread for each id."""
+    if folder is not None:
+        (folder / "cloud").mkdir()
+        ledger_in(folder).close()
+    with ExitStack() as stack:
+        processes = []
+        for one in ids:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.callers", json.dumps(list(one)), str(folder or "")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parents[1],
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            assert _told(process) == "ready"
+        yield Callers(processes)
+        for process in processes:
+            process.communicate(timeout=SECONDS)
 
 
-def _main(folder: Path, ids: Sequence[int]) -> None:
-    ledger = Ledger(_url(folder), folder)
-    rig = build_rig(ledger, SharedCloud(folder / "cloud"), FakeTransport(), folder, "tango")
+def _told(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def ledger_in(folder: Path) -> Ledger:
+    return Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", folder)
+
+
+def _stand_in(folder: Path) -> None:
+    """Let the VMMS of this process find the folder instead of a cloud."""
+    cloud = SharedCloud(folder / "cloud")
+    rig = build_rig(ledger_in(folder), cloud, FakeTransport(), folder, DEPLOYMENT)
     deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
     vars(adapter)["build_deployment"] = lambda _settings: deployment
+
+
+def _main(ids: Sequence[int]) -> None:
     vmms = adapter.TangoCloud()
     begin = threading.Barrier(len(ids))
-
-    def call(number: int) -> dict[str, Any]:
-        vm = SimpleNamespace(
+    machines = [
+        SimpleNamespace(
             id=number, name="vm", image=None, cores=None, memory=None, disk=None, instance_id=None
         )
+        for number in ids
+    ]
+
+    def initialize(vm: SimpleNamespace) -> dict[str, Any]:
         begin.wait()
         began = time.monotonic()
         initialized = vmms.initializeVM(vm)
         seconds = time.monotonic() - began
         waited = vmms.waitVM(vm, SECONDS)
         return {
-            "id": number,
+            "id": vm.id,
             "initialized": initialized,
             "waited": waited,
             "instance_id": vm.instance_id,
             "seconds": seconds,
         }
 
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
+    def destroy(vm: SimpleNamespace) -> None:
+        begin.wait()
+        vmms.safeDestroyVM(vm)
+
+    orders = {"initialize": initialize, "destroy": destroy}
     with ThreadPoolExecutor(len(ids)) as pool:
-        calls = list(pool.map(call, ids))
-    rig.fleet.close()
-    json.dump(calls, sys.stdout)
+        _tell("ready")
+        for order in sys.stdin:
+            _tell(list(pool.map(orders[order.strip()], machines)))
+    vmms._fleet.close()
+
+
+def _tell(what: object) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    if sys.argv[2]:
+        _stand_in(Path(sys.argv[2]))
+    _main(json.loads(sys.argv[1]))
