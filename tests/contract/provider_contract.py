@@ -75,7 +75,7 @@ class Cloud:
     folder: Path
     spoil: Callable[[MachineRequest], MachineRequest]
     gone_within: float
-    brief: dt.timedelta = dt.timedelta(seconds=3)
+    brief: dt.timedelta = dt.timedelta(seconds=8)
     client: Keys = field(default_factory=Keys.make)
     applying: threading.Lock = field(default_factory=threading.Lock)
     made: list[str] = field(default_factory=list)
