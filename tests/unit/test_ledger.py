@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import QueuePool, create_engine, inspect
 
@@ -124,6 +127,34 @@ def test_only_one_takes_over_from_a_dead_owner(ledger: Ledger) -> None:
     wave = ledger.waves.get("wave1")
     assert wave is not None
     assert [ledger.waves.take_over(wave, heir) for heir in ("one", "two")] == [True, False]
+
+
+def test_a_clock_that_is_set_ends_nobody(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system says of a process is relative to the start of the host, and that moves."""
+    ledger.owners.register("me")
+    own = tmp_path / str(os.getpid())
+    own.mkdir()
+    for name in ("stat", "status"):
+        shutil.copy(f"/proc/self/{name}", own / name)
+    hour_earlier = int(psutil.boot_time()) - 3600
+    (tmp_path / "stat").write_text(f"btime {hour_earlier}\n")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert psutil.boot_time() == hour_earlier
+    assert ledger.owners.alive("me")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_owner_on_another_host_is_alive_while_its_heart_beats(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """A host that was started anew is another one, though its name and its pids are the same."""
+    ledger.owners.register("me")
+    monkeypatch.setattr("tango_cloud.core.ledger.waves._this_host", lambda: "elsewhere")
+    if silent:
+        monkeypatch.setattr("tango_cloud.core.ledger.waves.SILENT_SECONDS", 0.0)
+    assert ledger.owners.alive("me") is not silent
 
 
 def test_an_owner_is_alive_while_its_process_is(ledger: Ledger) -> None:

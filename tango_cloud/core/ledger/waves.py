@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ from tango_cloud.core.model import Wave, WaveState
 
 SILENT_SECONDS = 30.0
 """An owner on another host counts as dead after this long without a heartbeat."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Waves:
@@ -117,7 +119,7 @@ class Owner:
 
     def alive(self, now: float) -> bool:
         """On this host: whether the process lives. Elsewhere: whether its heartbeat is fresh."""
-        if self.host == socket.gethostname():
+        if self.host == _this_host():
             return process_started(self.pid) == self.started
         return now - self.heartbeat_at < SILENT_SECONDS
 
@@ -132,7 +134,7 @@ class Owners:
             connection.execute(
                 insert(owners).values(
                     owner=owner,
-                    host=socket.gethostname(),
+                    host=_this_host(),
                     pid=os.getpid(),
                     started=process_started(os.getpid()),
                     heartbeat_at=self._clock(),
@@ -162,15 +164,27 @@ class Owners:
 
 
 def process_started(pid: int) -> float:
-    """When the process started, in seconds since the epoch; 0.0 when there is none (or a zombie).
+    """When the process started, in seconds after this host did; 0.0 when there is none (or a
+    zombie).
 
-    With the pid this names a process for all time: pids are used again.
+    With pid and host this names a process for all time: pids are used again. Not in seconds since
+    the epoch: whenever the clock is set, that is another number.
     """
     try:
         process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return 0.0
+        return round(process.create_time() - psutil.boot_time(), 2)
     except (psutil.Error, ValueError):
         return 0.0
+
+
+def _this_host() -> str:
+    """As long as it runs: started again it is another one, where no process of before lives."""
+    try:
+        return f"{socket.gethostname()} {_BOOT.read_text(encoding='ascii').strip()}"
+    except OSError:  # not on Linux
+        return socket.gethostname()
 
 
 def _wave(row: Row[Any]) -> Wave:
