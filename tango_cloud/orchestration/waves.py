@@ -59,6 +59,8 @@ class Waves:
         self._host_keys = host_keys
         self._signals = signals
         self._attempts = attempts
+        self._asked: set[str] = set()
+        """The uids of those that the cloud has agreed to remove, until they are gone."""
 
     def create(self, wave: str, provider: str) -> None:
         """Apply a wave this process has claimed. Never raises for what a machine met: each one
@@ -99,7 +101,7 @@ class Waves:
             self._connections.close(uid)
         # Looked up before the listing: an apply that ends in between has shown all it made.
         applying = self._is_applying(wave)
-        shown, left = self._terminate(provider, uids)
+        shown, left = self._terminate(provider, machines)
         gone = (uids & shown if applying else uids) - left
         dropped = False
         if gone and not applying:
@@ -108,6 +110,7 @@ class Waves:
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
             self._signals.forget(uid)
+        self._asked.difference_update(gone)
         if applying and gone and self._all_gone(wave):
             # On EC2 it would look at what it has made for ten seconds more, at the least.
             self._stacks.interrupt(wave)
@@ -234,15 +237,20 @@ class Waves:
         elif self._ledger.machines.move(machine.uid, State.FAILED, verdict.reason, str(error)):
             log.error("%s: %s", machine.key, error)
 
-    def _terminate(self, provider: str, uids: set[str]) -> tuple[set[str], set[str]]:
-        """Ask the cloud to remove these machines, of very many as many as it lets us ask for now.
+    def _terminate(self, provider: str, machines: Sequence[Machine]) -> tuple[set[str], set[str]]:
+        """Ask the cloud to remove these machines, of very many as many as it lets us ask for now;
+        also those that its listing lacks, by the ids they had: a listing may be late, or in part.
         Returns which it showed, and which it still does.
 
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         site = self._sites[provider]
+        uids = {machine.uid for machine in machines}
         found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
-        standing = [i.instance_id for i in found if i.status is not InstanceStatus.STOPPING]
+        shown = {instance.uid for instance in found}
+        unseen = [m for m in machines if m.uid not in shown and m.uid not in self._asked]
+        standing = [machine.instance_id for machine in unseen if machine.instance_id]
+        standing += [i.instance_id for i in found if i.status is not InstanceStatus.STOPPING]
         left = found
         rate = site.provider.removal_rate
         if standing and rate is not None:
@@ -251,8 +259,9 @@ class Waves:
             ]
         if standing:
             site.provider.terminate(standing)
+            self._asked.update(uids)
             left = [instance for instance in site.inventory.fresh() if instance.uid in uids]
-        return {instance.uid for instance in found}, {instance.uid for instance in left}
+        return shown, {instance.uid for instance in left}
 
     def _forget(self, wave: str, provider: str, gone: set[str]) -> bool:
         """Let the wave's state follow: without these machines, or dropped with the last one.

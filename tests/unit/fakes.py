@@ -84,6 +84,7 @@ class FakeCloud:
         self.apply_failure: TangoCloudError | None = None
         self.immortal: set[str] = set()
         self.slow: set[str] = set()
+        self.hidden: set[str] = set()
         self.before_apply: Callable[[], object] = lambda: None
         self.after_apply: Callable[[], object] = lambda: None
         self.between_looks: Callable[[], object] = lambda: None
@@ -121,7 +122,8 @@ class FakeCloud:
         if self.unavailable:
             raise ProviderUnavailable("the fake cloud is away")
         with self.lock:
-            return [i for i in self.alive.values() if i.key.deployment == deployment]
+            ours = [i for i in self.alive.values() if i.key.deployment == deployment]
+            return [instance for instance in ours if instance.instance_id not in self.hidden]
 
     def terminate(self, instance_ids: Iterable[str]) -> None:
         for instance_id in instance_ids:

@@ -147,6 +147,15 @@ def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
     assert len(rig.cloud.terminated) <= 6
 
 
+def test_a_machine_that_the_listing_lacks_is_removed_by_the_id_it_had(rig: Rig) -> None:
+    """A listing may be late, or lack a page."""
+    machine = ready(rig)
+    rig.cloud.hidden.add(machine.instance_id)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert rig.cloud.terminated == [machine.instance_id]
+    assert not rig.cloud.alive
+
+
 def test_destroying_the_unknown_is_success(rig: Rig) -> None:
     rig.fleet.destroy_and_wait(KEY, 1)
 
