@@ -56,7 +56,7 @@ def main() -> None:
         for fault in error.faults:
             errors.print(f"[red]error:[/] {_plain(str(fault))}", highlight=False)
         sys.exit(ExitCode.USAGE)
-    except TangoCloudError as error:
+    except (TangoCloudError, OSError) as error:  # OSError: a full disk, say
         errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False)
         sys.exit(ExitCode.INFRASTRUCTURE)
     except KeyboardInterrupt:

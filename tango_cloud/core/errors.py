@@ -102,6 +102,12 @@ class ProviderUnavailable(TangoCloudError):
     next_move = NextMove.RETRY
 
 
+class LedgerUnavailable(TangoCloudError):
+    """The ledger cannot be read or written now: a full disk, say, or a database that is away."""
+
+    next_move = NextMove.RETRY
+
+
 class ProvisioningError(TangoCloudError):
     """A machine could not be made, for a reason that has no class of its own."""
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from tango_cloud.core.errors import ConfigurationError, Fault
+from tango_cloud.core.errors import ConfigurationError, Fault, LedgerUnavailable
 
 HEAD = "0005"
 """The newest migration. A test holds it against the folder `migrations/versions`."""
@@ -26,7 +25,7 @@ class Database:
     """The engine, with one rule: what writes begins as a writer.
 
     A SQLite transaction that reads first and writes later can fail half-way when another process
-    wrote in between; one that begins as a writer waits its turn.
+    wrote in between; one that begins as a writer waits its turn. Both raise LedgerUnavailable.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,12 +33,15 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+        with _told_apart(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(tango_read=True) as connection:
+        with (
+            _told_apart(),
+            self._engine.connect().execution_options(tango_read=True) as connection,
+        ):
             yield connection
 
     def close(self) -> None:
@@ -57,17 +59,31 @@ def open_database(url: str, lock_dir: Path) -> Database:
             with FileLock(lock_dir / "ledger.lock"):
                 _migrate(engine)
         engine.dispose()
-    except (SQLAlchemyError, OSError) as error:
+    except (exc.SQLAlchemyError, OSError) as error:
         raise ConfigurationError(
-            [Fault("ledger_url", f"cannot open the ledger: {error}", "a writable database")]
+            [Fault("ledger_url", f"cannot open the ledger: {_said(error)}", "a writable database")]
         ) from error
     return Database(url)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """What the database's surroundings do to it, from mistakes of ours."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise LedgerUnavailable(f"the ledger cannot be used: {_said(error)}") from error
+
+
+def _said(error: Exception) -> object:
+    """By the database itself, where it was that."""
+    return error.orig if isinstance(error, exc.DBAPIError) else error
 
 
 def _engine(url: str) -> Engine:
     try:
         engine = create_engine(make_url(url), pool_timeout=_BUSY_SECONDS)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+    except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigurationError([Fault("ledger_url", str(error), "an SQLAlchemy URL")]) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
