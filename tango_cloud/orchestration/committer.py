@@ -105,14 +105,14 @@ class Committer:
     def remove(self, machine: Machine) -> None:
         """A machine is to go. A removal of it that is waiting or under way is joined.
 
-        It is looked after until the cloud says that it is gone, as long as this process lives.
+        It is looked after until the cloud says that it is gone, as long as this process lives:
+        asking again makes nothing quicker.
         """
         with self._lock:
-            if machine.uid in self._removing:
+            if machine.uid in self._removing or machine.uid in self._to_remove:
                 return
             self._troubles.pop(machine.uid, None)
-            waiting = self._to_remove.setdefault(machine.uid, _Removal(machine, 0.0))
-            waiting.due = 0.0
+            self._to_remove[machine.uid] = _Removal(machine, 0.0)
         self._removal.kick()
 
     def trouble(self, uid: str) -> TangoCloudError | None:

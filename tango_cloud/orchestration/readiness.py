@@ -166,9 +166,12 @@ class Readiness:
         return wave is not None and wave.state is not WaveState.APPLYING
 
     def _missing(self, machine: Machine) -> Progress | None:
-        """If the cloud no longer shows the machine: lost, and the same identity asked for anew."""
-        instance = self._instance(machine, fresh=True)
-        if instance is not None and instance.status in PRESENT:
+        """If the cloud no longer shows the machine: lost, and the same identity asked for anew.
+
+        Hundreds may wait for machines that boot: they share listings as old as the poll interval,
+        and only who is not in one looks again.
+        """
+        if self._present(machine, fresh=False) or self._present(machine, fresh=True):
             return None
         log.warning("%s: lost (the cloud no longer shows it); asking for it anew", machine.key)
         self._connections.close(machine.uid)
@@ -180,6 +183,10 @@ class Readiness:
             offer=0,
         )
         return Progress(successor, waiting_for="a new machine: the old one is lost")
+
+    def _present(self, machine: Machine, *, fresh: bool) -> bool:
+        instance = self._instance(machine, fresh=fresh)
+        return instance is not None and instance.status in PRESENT
 
     def _instance(self, machine: Machine, *, fresh: bool) -> Instance | None:
         inventory = self._sites[machine.provider].inventory

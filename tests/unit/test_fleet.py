@@ -105,6 +105,21 @@ def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Ri
     assert len(rig.cloud.alive) == 1
 
 
+def test_all_who_wait_for_a_boot_share_a_listing(rig: Rig) -> None:
+    rig.cloud.poll_interval = 60.0
+    rig.transport.refuse = MachineUnreachable("it boots")
+    request(rig)
+
+    def wait() -> bool:
+        with pytest.raises(NotReadyInTime, match="SSH"):
+            rig.fleet.wait(KEY, 0.8)
+        return True
+
+    with ThreadPoolExecutor(10) as pool:
+        assert all(pool.map(lambda _: wait(), range(10)))
+    assert rig.cloud.listings < 6
+
+
 def test_a_wrong_host_key_fails_the_machine_for_good(rig: Rig) -> None:
     rig.transport.refuse = HostKeyMismatch("somebody else")
     request(rig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -145,6 +146,21 @@ def test_removal_that_fails_is_tried_again_ever_more_slowly(rig: Rig) -> None:
     with pytest.raises(NotGoneInTime):
         rig.fleet.destroy_and_wait(KEY, 0.6)
     assert len(rig.cloud.terminated) <= 6
+
+
+def test_many_who_wait_for_one_removal_do_not_make_the_cloud_be_asked_more(rig: Rig) -> None:
+    machine = ready(rig)
+    rig.cloud.slow.add(machine.instance_id)
+    before = rig.cloud.listings
+
+    def wait() -> bool:
+        with pytest.raises(NotGoneInTime):
+            rig.fleet.destroy_and_wait(KEY, 0.6)
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(lambda _: wait(), range(20)))
+    assert rig.cloud.listings - before < 10
 
 
 def test_a_machine_that_the_listing_lacks_is_removed_by_the_id_it_had(rig: Rig) -> None:
