@@ -8,12 +8,11 @@ in it. Without one all is real, as the environment's settings have it.
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,46 +21,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from tango_cloud.core.ledger import Ledger
-from tango_cloud.core.model import Instance, MachineRequest
 from tango_cloud.vmms import adapter
 
+from .shared_cloud import SharedCloud
 from .unit.conftest import build_rig
-from .unit.fakes import FakeCloud, FakeTransport
+from .unit.fakes import FakeTransport
 
 APPLY_SECONDS = 0.5
 SECONDS = 300
 DEPLOYMENT = "tango"
 """What the folder stands in for."""
-
-
-class SharedCloud(FakeCloud):
-    """Its instances are files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        self.poll_interval = 0.2
-        self.before_apply = lambda: time.sleep(APPLY_SECONDS)
-
-    def instances(self, deployment: str) -> Sequence[Instance]:
-        found = []
-        for file in self._folder.glob("i-*"):
-            try:
-                found.append(pickle.loads(file.read_bytes()))
-            except FileNotFoundError:
-                continue  # just removed
-        return [instance for instance in found if instance.key.deployment == deployment]
-
-    def terminate(self, instance_ids: Iterable[str]) -> None:
-        for instance_id in instance_ids:
-            (self._folder / instance_id).unlink(missing_ok=True)
-
-    def give(self, request: MachineRequest, wave: str = "w") -> None:
-        super().give(request, wave)
-        instance = self.alive.pop(f"i-{request.uid}")
-        scratch = self._folder / f"new-{instance.instance_id}"
-        scratch.write_bytes(pickle.dumps(instance))
-        scratch.rename(self._folder / instance.instance_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +70,6 @@ class Callers:
 def callers(ids: Sequence[Sequence[int]], folder: Path | None = None) -> Iterator[Callers]:
     """A process for each sequence of ids, with a thread for each id."""
     if folder is not None:
-        (folder / "cloud").mkdir()
         ledger_in(folder).close()
     with ExitStack() as stack:
         processes = []
@@ -132,10 +100,13 @@ def ledger_in(folder: Path) -> Ledger:
     return Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", folder)
 
 
+def cloud_in(folder: Path) -> SharedCloud:
+    return SharedCloud(folder / "cloud", APPLY_SECONDS)
+
+
 def _stand_in(folder: Path) -> None:
     """Let the VMMS of this process find the folder instead of a cloud."""
-    cloud = SharedCloud(folder / "cloud")
-    rig = build_rig(ledger_in(folder), cloud, FakeTransport(), folder, DEPLOYMENT)
+    rig = build_rig(ledger_in(folder), cloud_in(folder), FakeTransport(), folder, DEPLOYMENT)
     deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
     vars(adapter)["build_deployment"] = lambda _settings: deployment
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tango_cloud.core.lifecycle import State
 
-from ..callers import DEPLOYMENT, callers, ledger_in
+from ..callers import DEPLOYMENT, callers, cloud_in, ledger_in
 
 PROCESSES, THREADS, SHARED = 4, 25, 5
 
@@ -34,11 +34,11 @@ def test_all_are_served_none_twice_and_all_are_gone_in_the_end(tmp_path: Path) -
         for machine in booked:
             events = [event.event for event in ledger.machines.history(DEPLOYMENT, machine.uid)]
             assert events.count(State.CREATING) == 1, "claimed by one wave"
-        assert {path.name for path in (tmp_path / "cloud").iterdir()} == distinct
+        assert cloud_in(tmp_path).running().keys() == distinct
 
         processes.destroy()
     assert not ledger.waves.applying(DEPLOYMENT)
-    assert not list((tmp_path / "cloud").iterdir())
+    assert not cloud_in(tmp_path).running()
     assert not ledger.machines.all_live(DEPLOYMENT)
     assert set(ledger.machines.states([m.uid for m in booked]).values()) == {State.GONE}
     ledger.close()

@@ -177,6 +177,9 @@ class FakeCloud:
     def discard(self, provider: str, wave: str) -> None:
         self.discarded.append(wave)
 
+    def waves(self) -> Mapping[str, float]:
+        return {w: age for w, age in self.states.items() if w not in self.discarded}
+
     def break_lock(self, provider: str, wave: str) -> None:
         self.unlocked.append(wave)
 
@@ -187,21 +190,25 @@ class FakeCloud:
 
     def give(self, request: MachineRequest, wave: str = "w") -> None:
         with self.lock:
-            self.alive[f"i-{request.uid}"] = Instance(
-                instance_id=f"i-{request.uid}",
-                key=request.key,
-                uid=request.uid,
-                wave=wave,
-                image=request.shape.image,
-                status=InstanceStatus.RUNNING,
-                address="192.0.2.1",
-                port=22,
-                username="tango",
-                zone=request.offer.zone,
-                instance_type=request.offer.instance_type,
-                created=dt.datetime.now(dt.UTC),
-                expires=request.expires,
-            )
+            self.alive[f"i-{request.uid}"] = instance_of(request, wave)
+
+
+def instance_of(request: MachineRequest, wave: str) -> Instance:
+    return Instance(
+        instance_id=f"i-{request.uid}",
+        key=request.key,
+        uid=request.uid,
+        wave=wave,
+        image=request.shape.image,
+        status=InstanceStatus.RUNNING,
+        address="192.0.2.1",
+        port=22,
+        username="tango",
+        zone=request.offer.zone,
+        instance_type=request.offer.instance_type,
+        created=dt.datetime.now(dt.UTC),
+        expires=request.expires,
+    )
 
 
 class FakeStacks:
@@ -221,12 +228,7 @@ class FakeStacks:
             cloud.interrupt(wave)
 
     def waves(self) -> Mapping[str, float]:
-        return {
-            wave: age
-            for cloud in self._clouds.values()
-            for wave, age in cloud.states.items()
-            if wave not in cloud.discarded
-        }
+        return {w: age for cloud in self._clouds.values() for w, age in cloud.waves().items()}
 
     def cancel(self) -> None:
         for cloud in self._clouds.values():
