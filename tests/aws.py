@@ -30,6 +30,12 @@ class AwsDeployment(EmulatedDeployment):
     def instances(self) -> list[str]:
         return [instance["InstanceId"] for instance in self.described()]
 
+    def uids(self) -> dict[str, str]:
+        return {
+            i["InstanceId"]: {tag["Key"]: tag["Value"] for tag in i["Tags"]}.get(tags.UID, "")
+            for i in self.described()
+        }
+
     def described(self, *states: str) -> Sequence[Mapping[str, Any]]:
         """Its instances that are not gone (or those in `states`), as EC2 describes them."""
         wanted = states or ("pending", "running", "shutting-down", "stopping", "stopped")
@@ -103,9 +109,13 @@ def aws(
 
 @pytest.fixture(scope="session")
 def aws_network(running_emulation: Emulation) -> dict[str, str]:
+    return shared_network(running_emulation)
+
+
+def shared_network(emulation: Emulation) -> dict[str, str]:
     """An existing network, as settings: deployments that share it have no address in common."""
-    ec2 = running_emulation.client()
-    network = ipaddress.IPv4Network(running_emulation.subnetwork())
+    ec2 = emulation.client()
+    network = ipaddress.IPv4Network(emulation.subnetwork())
     vpc = ec2.create_vpc(CidrBlock=str(network))["Vpc"]["VpcId"]
     subnets = [
         ec2.create_subnet(VpcId=vpc, CidrBlock=str(part), AvailabilityZone=zone)["Subnet"][

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tango_cloud.core import tags
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = CHECKOUT / "examples"
@@ -109,6 +112,16 @@ class Deployment:
         """What the cloud shows of this deployment."""
         folder = self.state / "local" / "instances"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    def uids(self) -> dict[str, str]:
+        """The uid of each instance that the cloud shows, by its tag; empty without one."""
+        folder = self.state / "local" / "instances"
+        found = {}
+        for name in self.instances():
+            document = folder / name / "instance.json"
+            labels = json.loads(document.read_text())["tags"] if document.exists() else {}
+            found[name] = labels.get(tags.UID, "")
+        return found
 
     def waves(self) -> list[Path]:
         return sorted(self.state.glob("*/waves/*"))

@@ -32,6 +32,12 @@ class GcpDeployment(EmulatedDeployment):
     def instances(self) -> list[str]:
         return [f"{zone_of(instance)}/{instance['name']}" for instance in self.described()]
 
+    def uids(self) -> dict[str, str]:
+        return {
+            f"{zone_of(instance)}/{instance['name']}": instance["labels"].get(tags.UID, "")
+            for instance in self.described()
+        }
+
     def described(self) -> Sequence[Mapping[str, Any]]:
         """Its instances, whatever their status, as the API shows them."""
         mine = f'labels.{tags.DEPLOYMENT}="{tags.encode(self.prefix)}"'
@@ -94,8 +100,12 @@ def gcp_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gcp_network(running_compute: ComputeEmulation) -> dict[str, str]:
+    return shared_network(running_compute)
+
+
+def shared_network(emulation: ComputeEmulation) -> dict[str, str]:
     """An existing network, as settings: deployments that share it have no address in common."""
-    subnetworks = running_compute.make_network("shared", *REGIONS)
+    subnetworks = emulation.make_network("shared", *REGIONS)
     return {
         "TANGO_CLOUD_GCP__NETWORK": "shared",
         "TANGO_CLOUD_GCP__SUBNETWORKS": json.dumps(subnetworks),

@@ -6,16 +6,30 @@ it is in `FOLDER/journal`, a line for each step that was begun or is over.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
+from .journal import note
 from .points import install
+
+if TYPE_CHECKING:
+    from tango_cloud.vmms import TangoCloud
 
 IDS = (1000, 1001)
 _SECONDS = 60
+
+
+def makefile(folder: Path, number: int) -> Path:
+    """What the machine with that id is to run."""
+    return folder / f"{number}.make"
+
+
+def output(folder: Path, number: int) -> Path:
+    return folder / f"{number}.out"
 
 
 def main(state: Path, folder: Path) -> None:
@@ -31,29 +45,20 @@ def main(state: Path, folder: Path) -> None:
         life.join()
 
 
-def _live(cloud: object, folder: Path, number: int) -> None:
+def _live(cloud: TangoCloud, folder: Path, number: int) -> None:
     vm = SimpleNamespace(id=number, name="vm", image=None, cores=None, memory=None, disk=None)
-    output = folder / f"{number}.out"
-    makefile = SimpleNamespace(localFile=str(folder / "Makefile"), destFile="Makefile")
-    steps = {
-        "initializeVM": lambda: cloud.initializeVM(vm),  # type: ignore[attr-defined]
-        "waitVM": lambda: cloud.waitVM(vm, _SECONDS),  # type: ignore[attr-defined]
-        "copyIn": lambda: cloud.copyIn(vm, [makefile]),  # type: ignore[attr-defined]
-        "runJob": lambda: cloud.runJob(vm, 30, 10_000),  # type: ignore[attr-defined]
-        "copyOut": lambda: cloud.copyOut(vm, str(output)),  # type: ignore[attr-defined]
-        "safeDestroyVM": lambda: cloud.safeDestroyVM(vm),  # type: ignore[attr-defined]
+    job = SimpleNamespace(localFile=str(makefile(folder, number)), destFile="Makefile")
+    steps: dict[str, Callable[[], object]] = {
+        "initializeVM": lambda: cloud.initializeVM(vm),
+        "waitVM": lambda: cloud.waitVM(vm, _SECONDS),
+        "copyIn": lambda: cloud.copyIn(vm, [job]),
+        "runJob": lambda: cloud.runJob(vm, 30, 10_000),
+        "copyOut": lambda: cloud.copyOut(vm, str(output(folder, number))),
+        "safeDestroyVM": lambda: cloud.safeDestroyVM(vm),
     }
     for name, step in steps.items():
-        _note(folder, f"{number} {name} begins")
-        answer = step()
-        _note(folder, f"{number} {name} {answer}")
-
-
-def _note(folder: Path, line: str) -> None:
-    descriptor = os.open(folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(descriptor, f"{line}\n".encode())
-    os.fsync(descriptor)
-    os.close(descriptor)
+        note(folder / "journal", f"{number} {name} begins")
+        note(folder / "journal", f"{number} {name} {step()}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ point is known by what it is and the how-manieth of its kind.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,20 +20,33 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import botocore.httpsession
+import psutil
 import requests.adapters
 
-from tango_cloud.core.ledger.database import Database
+from tango_cloud.core.ledger import database
+from tango_cloud.transports.ssh.channel import AgentChannel
 from tango_cloud.transports.ssh.session import SshSession
 from tango_cloud.transports.ssh.transport import SshTransport
 
 DIE, RECORD = "TANGO_CHAOS_DIE", "TANGO_CHAOS_RECORD"
-"""Variables: `SIDE POINT`, where SIDE is before or after; the file that points are written to."""
+"""Variables: `SIDE POINT`; the file that the deaths which can be died are written to."""
 _WRITES = ("w", "a", "x", "+")
-_SSH = ("put", "run", "get", "stage_host_key", "activate_host_key", "close")
+_NAME = re.compile(r"[0-9a-f]{12}|\d\D*\d\D*\d")
+"""What differs from run to run has a uid, or many digits."""
+
+
+class Side(StrEnum):
+    """Of a point."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    CRASH = "crash"
+    """After it, together with every process that was started: Terraform and its plugins."""
 
 
 class Points:
@@ -40,24 +55,35 @@ class Points:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._die = os.environ.get(DIE, "")
-        record = os.environ.get(RECORD)
-        self._record = Path(record).open("a", encoding="utf-8") if record else None  # noqa: SIM115
+        self._record = os.environ.get(RECORD, "")
 
     @contextmanager
     def around(self, what: str) -> Iterator[None]:
         with self._lock:
             self._counts[what] += 1
             point = f"{what} #{self._counts[what]}"
-            if self._record is not None:
-                self._record.write(f"{point}\n")
-                self._record.flush()
-        self._perhaps(f"before {point}")
+        self._perhaps(Side.BEFORE, point)
         yield
-        self._perhaps(f"after {point}")
+        if self._record:
+            self._note(point)
+        self._perhaps(Side.AFTER, point)
+        self._perhaps(Side.CRASH, point)
 
-    def _perhaps(self, here: str) -> None:
-        if here == self._die:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def _perhaps(self, side: Side, point: str) -> None:
+        if self._die != f"{side} {point}":
+            return
+        started = psutil.Process().children(recursive=True) if side is Side.CRASH else ()
+        for pid in (*(process.pid for process in started), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+
+    def _note(self, point: str) -> None:
+        """Only what has come to its end was a side effect: a folder that is made may be there."""
+        started = psutil.Process().children()
+        sides = [side for side in Side if started or side is not Side.CRASH]
+        line = "".join(f"{side} {point}\n" for side in sides).encode()
+        descriptor = os.open(self._record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, line)
+        os.close(descriptor)
 
     def wrap(self, owner: object, name: str, what: Callable[..., str | None]) -> None:
         """Have calls of `owner.name` be points, by the name that `what` makes of the arguments; a
@@ -81,35 +107,20 @@ class Points:
             return None  # a descriptor
         if not text.startswith(self._state) or "ledger.sqlite3" in text:
             return None
-        return f"{verb} {_nameless(text.removeprefix(self._state))}"
+        return f"file {verb} {_nameless(text.removeprefix(self._state))}"
 
 
 def install(state: Path) -> None:
     points = Points(state)
     _ledger(points)
+    _files(points)
     points.wrap(
         subprocess.Popen, "__init__", lambda _self, argv, *_, **__: f"process {_command(argv)}"
     )
-    for name in ("unlink", "remove", "mkdir", "rmdir"):
-        points.wrap(os, name, lambda path, *_, name=name, **__: points.file(name, path))
-    for name in ("replace", "rename", "link"):
-        points.wrap(os, name, lambda _old, new, *_, name=name, **__: points.file(name, new))
-    points.wrap(shutil, "rmtree", lambda path, *_, **__: points.file("rmtree", path))
-    points.wrap(
-        os,
-        "open",
-        lambda path, flags, *_, **__: points.file("open", path) if flags & os.O_CREAT else None,
-    )
-    points.wrap(
-        io,
-        "open",
-        lambda path, mode="r", *_, **__: (
-            points.file("write", path) if any(one in mode for one in _WRITES) else None
-        ),
-    )
-    for name in _SSH:
-        points.wrap(SshSession, name, lambda *_, name=name, **__: f"ssh {name}")
     points.wrap(SshTransport, "connect", lambda *_, **__: "ssh connect")
+    points.wrap(AgentChannel, "request", lambda _, operation, **__: f"ssh request {operation}")
+    points.wrap(AgentChannel, "send_data", lambda *_: "ssh send data")
+    points.wrap(SshSession, "close", lambda *_: "ssh close")
     points.wrap(
         botocore.httpsession.URLLib3Session, "send", lambda _, sent: f"call {_action(sent.body)}"
     )
@@ -121,16 +132,38 @@ def install(state: Path) -> None:
 
 
 def _ledger(points: Points) -> None:
-    original = Database.write
+    original = database.Database.write
 
     @contextmanager
-    def write(self: Database) -> Iterator[Any]:
+    def write(self: database.Database) -> Iterator[Any]:
         # Past contextlib's own frames: the method of the ledger that writes.
         caller = sys._getframe(2)
         with points.around(f"ledger {caller.f_code.co_qualname}"), original(self) as connection:
             yield connection
 
-    Database.write = write  # type: ignore[method-assign]
+    database.Database.write = write  # type: ignore[method-assign]
+    points.wrap(database, "_migrate", lambda *_: "ledger migrate")
+
+
+def _files(points: Points) -> None:
+    for name in ("unlink", "remove", "mkdir", "rmdir"):
+        points.wrap(os, name, lambda path, *_, name=name, **__: points.file(name, path))
+    for name in ("replace", "rename", "link"):
+        points.wrap(os, name, lambda _old, new, *_, name=name, **__: points.file(name, new))
+    points.wrap(shutil, "rmtree", lambda path, *_, **__: points.file("rmtree", path))
+    points.wrap(
+        os,
+        "open",
+        lambda path, flags, *_, **__: points.file("open", path) if flags & os.O_CREAT else None,
+    )
+    for module in (io, builtins):
+        points.wrap(
+            module,
+            "open",
+            lambda path, mode="r", *_, **__: (
+                points.file("write", path) if any(one in mode for one in _WRITES) else None
+            ),
+        )
 
 
 def _command(argv: object) -> str:
@@ -146,9 +179,4 @@ def _action(body: object) -> str:
 
 def _nameless(text: str) -> str:
     """Without what differs from run to run."""
-    parts = text.split("/")
-    return "/".join("*" if _is_name(part) else part for part in parts if part)
-
-
-def _is_name(part: str) -> bool:
-    return sum(char.isdigit() for char in part) > 2
+    return "/".join("*" if _NAME.search(part) else part for part in text.split("/") if part)
