@@ -76,8 +76,9 @@ class Killing:
         try:
             return Outcome(self._cloud.name, where.kill(point))
         except AssertionError as error:
+            wrong = f"{error}\n{where.told()}"
             where.start_afresh()
-            return Outcome(self._cloud.name, Death(point, died=True, mended=()), str(error))
+            return Outcome(self._cloud.name, Death(point, died=True, mended=()), wrong)
 
     @contextmanager
     def _fresh(self) -> Iterator[Scene]:

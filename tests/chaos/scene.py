@@ -25,6 +25,8 @@ from .points import DIE, RECORD, Side
 
 _LIFE_SECONDS = 180
 _PASSES = 60
+_TOLD = 3000
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class Scene:
             self._live_on()
         assert_nothing_lives(self.deployment)
         return Death(point, died, sorted({f"{row['kind']}: {row['action']}" for row in rows}))
+
+    def told(self) -> str:
+        """The end of what lives have logged, and the journal of the last."""
+        texts = [file.read_text() for file in (self.folder / "log", self._journal) if file.exists()]
+        return "\n".join(text[-_TOLD:] for text in texts)
 
     def start_afresh(self) -> None:
         """After something went wrong, whatever it was."""

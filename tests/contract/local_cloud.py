@@ -45,7 +45,14 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory) -> Workspaces:
     return Workspaces(tmp_path_factory.mktemp("workspaces"), Terraform(binary, environment))
 
 
-@pytest.fixture(params=KINDS)
+_PARAMETERS = [
+    # These two differ in both: with what the others mix them from, `make test` would take longer.
+    pytest.param(name, marks=() if name in {"sshd-bwrap", "asyncssh"} else pytest.mark.slow)
+    for name in KINDS
+]
+
+
+@pytest.fixture(params=_PARAMETERS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     server, isolate = KINDS[request.param]
     host = examine()

@@ -41,6 +41,7 @@ class TestOpenSsh(SshContract):
         return servers.openssh()
 
 
+@pytest.mark.slow  # both parts are in the VMMS contract on `local`
 @pytest.mark.skipif(
     servers.SSHD is None or servers.BWRAP is None,
     reason="OpenSSH's sshd and bubblewrap are not both installed",
