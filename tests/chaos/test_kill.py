@@ -14,13 +14,15 @@ from .scene import Death, Scene, scene
 
 DEATHS = (
     "before ledger Machines.request #2",
-    "after ledger Intents.claim #1",
     "crash process terraform apply #1",
     "after ledger Waves.record_terraform #1",
-    "before ledger Machines.record #3",
     "after ssh request stage_host_key #1",
-    "after ssh request run #1",
     "before ledger Waves.close #1",
+)
+MORE = (
+    "after ledger Intents.claim #1",
+    "before ledger Machines.record #3",
+    "after ssh request run #1",
 )
 
 
@@ -32,7 +34,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield made
 
 
-@pytest.mark.parametrize("point", DEATHS)
+@pytest.mark.parametrize(
+    "point", [*DEATHS, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)]
+)
 def test_one_pass_puts_everything_right(one: Scene, point: str) -> None:
     assert one.kill(point).died, "the point is not one of a life's any more"
 

@@ -6,5 +6,5 @@ from .walk import Walk, walk
 
 
 def test_whatever_happens_one_pass_puts_everything_right() -> None:
-    walk(walks=10, steps=25, number=1)
+    walk(walks=6, steps=20, number=1)
     assert Walk.tally["jobs that began"], "nothing happened"
