@@ -135,6 +135,12 @@ class TerraformError(TangoCloudError):
         super().__init__(f"terraform {command} exited with {exit_code}: {evidence}")
 
 
+class TerraformKilled(TerraformError):
+    """It was killed, and not by us: for want of memory, say."""
+
+    next_move = NextMove.RETRY
+
+
 class TerraformUnusable(TangoCloudError):
     """No Terraform (or OpenTofu) was found, or it is too old. The message says how to get one."""
 

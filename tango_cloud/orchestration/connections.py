@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from weakref import WeakValueDictionary
 
 from tango_cloud.core.errors import MachineUnreachable
 from tango_cloud.core.model import Endpoint, Machine
@@ -23,7 +23,8 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
-        self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._connecting: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        """There as long as somebody connects, or waits for who does."""
 
     def checked(self, machine: Machine, seconds: float) -> Session:
         """The machine's session, proved to answer right now: one round trip, or a new connection
@@ -39,7 +40,7 @@ class Connections:
         within `seconds` (default: the setting). Raises as `checked`.
         """
         with self._lock:
-            connecting = self._connecting[machine.uid]
+            connecting = self._connecting.setdefault(machine.uid, threading.Lock())
         with connecting:
             kept = self._sessions.get(machine.uid)
             if kept is not None:
@@ -48,6 +49,7 @@ class Connections:
             session = self._transport.connect(self._endpoint(machine), limit)
             with self._lock:
                 self._sessions[machine.uid] = session
+            self._drop_ended()
             return session
 
     def listens(self, machine: Machine, seconds: float) -> bool:
@@ -64,14 +66,20 @@ class Connections:
         session = self._sessions.get(uid)
         if session is not None:
             self._drop(uid, session)
-        with self._lock:
-            self._connecting.pop(uid, None)
 
     def close_all(self) -> None:
         with self._lock:
             uids = list(self._sessions)
         for uid in uids:
             self.close(uid)
+
+    def _drop_ended(self) -> None:
+        """Of machines that another process has removed, or this one while a thread connected:
+        nobody comes back to close their sessions."""
+        with self._lock:
+            ended = [(uid, one) for uid, one in self._sessions.items() if not one.open]
+        for uid, session in ended:
+            self._drop(uid, session)
 
     def _drop(self, uid: str, session: Session) -> None:
         with self._lock:

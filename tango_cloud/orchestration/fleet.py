@@ -204,7 +204,8 @@ class Fleet:
                 raise NotReadyInTime(key.instance_name, seconds, f"waiting for {waiting_for}")
             self._committer.tend(machine)
             pause = max(_POLL_SECONDS, self._waits * _POLL_SHARE)
-            news = self._signals.wait(machine.uid, min(pause, deadline - self._clock()))
+            signal = self._signals.of(machine.uid)
+            news = signal.wait(min(pause, deadline - self._clock()))
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -303,7 +304,8 @@ class Fleet:
             if remaining <= 0:
                 raise NotGoneInTime(key.instance_name, seconds, str(trouble or ""))
             # A removal signals what it removed; what it could not is tried again, ever more slowly.
-            self._signals.wait(machine.uid if machine else key.instance_name, min(pause, remaining))
+            signal = self._signals.of(machine.uid if machine else key.instance_name)
+            signal.wait(min(pause, remaining))
             if machine is not None:
                 trouble = self._committer.trouble(machine.uid)
             if isinstance(trouble, AuthenticationError):
@@ -321,7 +323,7 @@ class Fleet:
                 site.provider.terminate([instance_id])
             if self._clock() > deadline:
                 raise NotGoneInTime(instance_id, seconds)
-            self._signals.wait(instance_id, pause)
+            self._signals.of(instance_id).wait(pause)
             pause = min(pause * 2, _LONGEST_BACKOFF)
 
     # Looking

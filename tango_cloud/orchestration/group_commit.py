@@ -149,6 +149,11 @@ class GroupCommit:
                     self._at_work.pop(number, None)
                 self._slots.release()
 
-        with self._lock:
-            # With the lock held: it may be over before it is entered.
-            self._at_work[number] = self._threads.spawn(run, f"{self._name}-{number}")
+        try:
+            with self._lock:
+                # With the lock held: it may be over before it is entered.
+                self._at_work[number] = self._threads.spawn(run, f"{self._name}-{number}")
+        except RuntimeError as error:
+            # No more threads can be had. It is claimed, so that nobody else would do it.
+            log.warning("%s: %s; one at a time then", self._name, error)
+            run()

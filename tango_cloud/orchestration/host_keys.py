@@ -48,11 +48,14 @@ class HostKeys:
         keys = [key for _, _, key in (line.partition(" ") for line in lines) if key]
         return (keys[-1], keys[-2] if len(keys) > 1 else "") if keys else None
 
-    def forget_all_but(self, uids: Collection[str]) -> None:
+    def uids(self) -> set[str]:
+        """The machines whose keys are kept."""
+        return {file.name for file in self._folder.iterdir()}
+
+    def forget(self, uids: Collection[str]) -> None:
         """Drop the keys of machines that are no more."""
-        for file in self._folder.iterdir():
-            if file.name not in uids:
-                file.unlink(missing_ok=True)
+        for uid in uids:
+            (self._folder / uid).unlink(missing_ok=True)
 
     def _append(self, uid: str, key: str) -> None:
         with (self._folder / uid).open("a", encoding="ascii") as file:

@@ -81,6 +81,7 @@ class Reconciler:
             if not todo:
                 break
         self._forget_host_keys()
+        self._ledger.owners.forget_dead()
         return list(outcomes.values())
 
     def recover(self) -> Sequence[Outcome]:
@@ -147,6 +148,8 @@ class Reconciler:
         return findings
 
     def _forget_host_keys(self) -> None:
+        # Looked up before the books: a machine is booked before its key is kept.
+        kept = self._host_keys.uids()
         listed = {i.uid for site in self._sites.values() for i in site.inventory.recent()}
         booked = {machine.uid for machine in self._ledger.machines.all_live(self._deployment)}
-        self._host_keys.forget_all_but(listed | booked)
+        self._host_keys.forget(kept - listed - booked)

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
+
+
+class Signal:
+    """Of one machine."""
+
+    def __init__(self) -> None:
+        self._given = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Return when it is given, at the latest after `seconds`; whether it was.
+
+        One that was given since the last `wait` counts.
+        """
+        given = self._given.wait(max(0.0, seconds))
+        self._given.clear()
+        return given
+
+    def give(self) -> None:
+        self._given.set()
 
 
 class Signals:
-    """One event for each machine somebody waits for, by uid."""
+    """A signal for each machine that somebody waits for, by uid, and for as long as they do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._events: dict[str, threading.Event] = {}
+        self._signals: WeakValueDictionary[str, Signal] = WeakValueDictionary()
 
-    def wait(self, uid: str, seconds: float) -> bool:
-        """Return when the machine is signalled, at the latest after `seconds`; whether it was.
-
-        A signal given since the last `wait` for the same machine counts, once there was one.
-        """
+    def of(self, uid: str) -> Signal:
+        """To be held on to by who waits: nobody else does."""
         with self._lock:
-            event = self._events.setdefault(uid, threading.Event())
-        signalled = event.wait(max(0.0, seconds))
-        event.clear()
-        return signalled
+            return self._signals.setdefault(uid, Signal())
 
     def notify(self, uids: Iterable[str]) -> None:
-        """Wake who waits for these. Nobody has ever waited: nothing is kept."""
+        """Wake who waits for these."""
         with self._lock:
-            events = [self._events[uid] for uid in uids if uid in self._events]
-        for event in events:
-            event.set()
-
-    def forget(self, uid: str) -> None:
-        """The machine is gone: wake who waits for it, and keep nothing."""
-        with self._lock:
-            event = self._events.pop(uid, None)
-        if event is not None:
-            event.set()
+            signals = [signal for uid in uids if (signal := self._signals.get(uid)) is not None]
+        for signal in signals:
+            signal.give()

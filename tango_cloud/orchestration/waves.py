@@ -14,6 +14,7 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
     TangoCloudError,
     TerraformError,
+    TerraformKilled,
 )
 from tango_cloud.core.ledger import Ledger, process_started
 from tango_cloud.core.lifecycle import Reason, State
@@ -109,7 +110,7 @@ class Waves:
             dropped = self._forget(wave, provider, gone)
         for uid in gone:
             self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
-            self._signals.forget(uid)
+        self._signals.notify(gone)
         self._asked.difference_update(gone)
         if applying and gone and self._all_gone(wave):
             # On EC2 it would look at what it has made for ten seconds more, at the least.
@@ -197,7 +198,6 @@ class Waves:
                 failed = [machine for machine in failed if machine.uid not in shown]
             for machine in failed:
                 self._book_failure(machine, self._error(machine, report, failure))
-                self._signals.forget(machine.uid)
         except (ProviderUnavailable, AuthenticationError) as error:
             failed = ()
             log.warning("wave %s: what became of it cannot be told now: %s", wave, error)
@@ -214,7 +214,7 @@ class Waves:
     ) -> TangoCloudError:
         error: TangoCloudError | None = report.errors.get(machine.uid) if report else None
         error = error or (report.failure if report else None) or failure
-        if isinstance(error, TerraformError):
+        if isinstance(error, TerraformError) and not isinstance(error, TerraformKilled):
             return self._sites[machine.provider].provider.classify(error)
         return error or TangoCloudError("Terraform ended without making it")
 

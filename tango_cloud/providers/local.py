@@ -45,7 +45,7 @@ from tango_cloud.core.model import (
 )
 from tango_cloud.core.settings import Settings
 from tango_cloud.providers.local_host import Host, examine
-from tango_cloud.providers.protocol import Bootstrap, Check, Provider
+from tango_cloud.providers.protocol import Bootstrap, Check, Provider, Stray
 from tango_cloud.terraform.modules import modules_root
 
 NAME = "local"
@@ -100,7 +100,7 @@ class _Document:
 
 
 class LocalProvider:
-    """Satisfies `Provider` and `Diagnosable`. Safe to use from many threads."""
+    """Satisfies `Provider`, `Strays` and `Diagnosable`. Safe to use from many threads."""
 
     def __init__(self, options: LocalOptions) -> None:
         self._options = options
@@ -221,6 +221,17 @@ class LocalProvider:
                 path = self._root / "instances" / instance_id
                 raise ProviderUnavailable(f"{path} is damaged: {error!r}") from error
         return found
+
+    def strays(self, deployment: str) -> Sequence[Stray]:
+        """The folders of machines that died together with their supervisors, as in a reboot."""
+        return [
+            Stray(instance.instance_id, "folder", instance.created)
+            for instance in self.instances(deployment)
+            if instance.status is InstanceStatus.GONE
+        ]
+
+    def remove_strays(self, ids: Iterable[str]) -> None:
+        self.terminate(ids)
 
     def _read_all(self) -> Iterable[tuple[str, _Document]]:
         instances = self._root / "instances"

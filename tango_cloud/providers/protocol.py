@@ -161,8 +161,8 @@ class Diagnosable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A part of a machine that is no more: a volume, a disk, a network interface. `created` is None
-    where the cloud does not tell."""
+    """A part of a machine that is no more: a volume, a network interface, a folder. `created` is
+    None where the cloud does not tell."""
 
     id: str
     kind: str

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tango_cloud.core.errors import TerraformError
+from tango_cloud.core.errors import TerraformError, TerraformKilled
 from tango_cloud.terraform.binary import Binary
 from tango_cloud.terraform.events import Diagnostic, Event, Outputs, parse
 
@@ -237,7 +237,8 @@ class _Watch:
             return Result(stdout, self._outputs, tuple(self._diagnostics))
         errors = [str(found) for found in self._diagnostics if found.is_error]
         evidence = self._stderr.decode(errors="replace") or stdout
-        raise TerraformError(
+        kind = TerraformKilled if status < 0 and not self._reason else TerraformError
+        raise kind(
             argv,
             status if status >= 0 else None,
             evidence[-_EVIDENCE_CHARACTERS:],

@@ -130,6 +130,11 @@ class Session(Protocol):
         """Let the SSH server answer with the staged key from now on. Idempotent."""
         ...
 
+    @property
+    def open(self) -> bool:
+        """Whether the connection stands, for all that is known on this side."""
+        ...
+
     def alive(self) -> bool:
         """Whether the machine answers right now (one round trip; False rather than an error)."""
         ...

@@ -18,7 +18,9 @@ import paramiko
 import psutil
 import pytest
 
-from .local_cloud import Kind, connected, document, facts, one, run
+from tango_cloud.providers.protocol import Strays
+
+from .local_cloud import Kind, connected, document, document_path, facts, one, run
 from .provider_contract import Cloud, Keys
 
 DAEMON = ["sleep", str(1_000_000 + os.getpid())]
@@ -210,3 +212,17 @@ def test_a_machine_whose_process_is_killed_is_gone(cloud: Cloud, victim: str) ->
     for process in psutil.process_iter(["cmdline"]):
         if process.info["cmdline"] == DAEMON:
             process.kill()  # a daemon whose adoptive parent was killed: only a namespace holds it
+
+
+def test_the_folder_of_a_machine_that_died_with_its_supervisor_is_a_stray(cloud: Cloud) -> None:
+    """As all do when the host is started anew."""
+    instance, _, _ = one(cloud)
+    for process in psutil.process_iter(["cmdline"]):
+        if instance.instance_id in " ".join(process.info["cmdline"] or ()):
+            process.kill()
+    cloud.wait_until("prod", ())
+    assert isinstance(cloud.provider, Strays)
+    assert [stray.id for stray in cloud.provider.strays("prod")] == [instance.instance_id]
+    cloud.provider.remove_strays([instance.instance_id])
+    assert not document_path(cloud, instance).parent.exists()
+    assert cloud.provider.strays("prod") == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tango_cloud.core.errors import TerraformError
+from tango_cloud.core.errors import TerraformError, TerraformKilled
 from tango_cloud.terraform import command
 from tango_cloud.terraform.binary import Binary, Product, Source
 from tango_cloud.terraform.environment import terraform_environment
@@ -290,7 +290,13 @@ def test_one_that_ignores_the_interrupt_is_killed_with_its_children(tmp_path: Pa
     with pytest.raises(TerraformError, match="killed 0 s after the interrupt") as caught:
         terraform.run(["apply"], tmp_path, Controls(timeout=0.3))
     assert caught.value.exit_code is None
+    assert not isinstance(caught.value, TerraformKilled), "that was us"
     assert _dead(int((tmp_path / "child").read_text()))
+
+
+def test_one_that_somebody_else_kills_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(TerraformKilled):
+        _script(tmp_path, "kill -KILL $$").run(["apply"], tmp_path)
 
 
 def test_a_daemon_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:

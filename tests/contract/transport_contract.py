@@ -355,8 +355,10 @@ class TransportContract:
             time.sleep(0.02)
 
     def test_a_closed_session_says_so(self, session: Session) -> None:
+        assert session.open
         session.close()
         session.close()
+        assert not session.open
         assert not session.alive()
         for call in (session.report, lambda: session.peek(1), lambda: session.put([])):
             with pytest.raises(MachineUnreachable):
@@ -375,6 +377,7 @@ class TransportContract:
                 machine.kill()
                 with pytest.raises(MachineUnreachable):
                     running.result(timeout=15)
+            assert not session.open
             assert not session.alive()
         wait_until_gone(word)
 

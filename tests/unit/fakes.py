@@ -278,6 +278,10 @@ class FakeSession:
         self._check()
         self.transport.activated += 1
 
+    @property
+    def open(self) -> bool:
+        return self.alive()
+
     def alive(self) -> bool:
         return not self.closed and self.transport.reachable(self.endpoint)
 

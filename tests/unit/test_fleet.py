@@ -22,6 +22,7 @@ from tango_cloud.core.errors import (
     ProvisioningError,
     QuotaError,
     TangoCloudError,
+    TerraformKilled,
 )
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import (
@@ -79,6 +80,23 @@ def test_another_process_knows_the_machine_by_its_identity_alone(rig: Rig, tmp_p
     other.fleet.destroy_and_wait(KEY, 10)
     other.fleet.close()
     assert machine.instance_id not in rig.cloud.alive
+
+
+def test_nothing_is_kept_of_a_machine_that_another_process_removed(
+    rig: Rig, tmp_path: Path
+) -> None:
+    other = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path)
+    request(rig)
+    other.fleet.wait(KEY, 10)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    for session in rig.transport.sessions:
+        session.closed = True  # by the machine's end
+    kept = ready(other, MachineKey("prod", 1001, "local"))
+    connections = other.fleet._connections
+    assert set(connections._sessions) == {kept.uid}
+    assert not connections._connecting
+    other.fleet.close()
+    assert not other.fleet._signals._signals
 
 
 def test_a_lost_machine_is_made_again_under_the_same_identity(rig: Rig) -> None:
@@ -182,6 +200,17 @@ def test_a_used_up_quota_moves_on_to_another_market_not_to_another_zone(rig: Rig
     rig.cloud.refuse = refuse
     ready(rig)
     assert refused == ["zone-0"]
+
+
+def test_what_a_killed_terraform_has_not_made_is_asked_for_anew(rig: Rig) -> None:
+    rig.cloud.apply_failure = TerraformKilled(["terraform", "apply"], None, "")
+
+    def let_live() -> None:
+        if rig.cloud.applies:
+            rig.cloud.apply_failure = None
+
+    rig.cloud.before_apply = let_live
+    assert ready(rig).attempt == 1
 
 
 def test_a_passing_fault_is_tried_again_and_then_given_up(rig: Rig) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from bench.simulation.virtual import Stuck, VirtualThreads
 from tango_cloud.orchestration.group_commit import GroupCommit, Window, Work
+from tango_cloud.orchestration.threads import Thread
 
 WINDOW = Window(quiet=0.02, limit=1.0)
 WORK_SECONDS = 5.0
@@ -144,6 +145,23 @@ def test_work_that_fails_frees_its_place(queue: Queue) -> None:
     queue.ask(1)
     queue.threads.sleep(10.0)
     assert queue.served == [1]
+
+
+def test_what_is_claimed_is_done_when_no_thread_can_be_had_for_it(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = queue.threads.spawn
+
+    def spawn_daemons(run: Callable[[], None], name: str, *, daemon: bool = False) -> Thread:
+        if not daemon:
+            raise RuntimeError("can't start new thread")
+        return spawn(run, name, daemon=daemon)
+
+    monkeypatch.setattr(queue.threads, "spawn", spawn_daemons)
+    for number in range(3):
+        queue.ask(number)
+        queue.threads.sleep(2 * WORK_SECONDS)
+    assert queue.served == [0, 1, 2]
 
 
 def test_a_deadlock_in_virtual_time_is_told() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import QueuePool, create_engine, inspect
+from sqlalchemy import QueuePool, create_engine, inspect, select, update
 
 from tango_cloud.core.errors import ConfigurationError
 from tango_cloud.core.ledger import Ledger, database
-from tango_cloud.core.ledger.schema import metadata
+from tango_cloud.core.ledger.schema import metadata, owners
 from tango_cloud.core.lifecycle import Reason, State
 from tango_cloud.core.model import Machine, MachineKey, Shape
 
@@ -163,6 +163,18 @@ def test_an_owner_is_alive_while_its_process_is(ledger: Ledger) -> None:
     assert not ledger.owners.alive("nobody")
     ledger.owners.leave("me")
     assert not ledger.owners.alive("me")
+
+
+def test_owners_of_this_host_that_were_killed_are_struck_off(ledger: Ledger, url: str) -> None:
+    for owner in ("killed", "elsewhere", "me"):
+        ledger.owners.register(owner)
+    with create_engine(url).begin() as connection:
+        connection.execute(update(owners).where(owners.c.owner == "killed").values(started=1.0))
+        connection.execute(update(owners).where(owners.c.owner == "elsewhere").values(host="there"))
+    ledger.owners.forget_dead()
+    with create_engine(url).connect() as connection:
+        left = connection.execute(select(owners.c.owner)).scalars()
+        assert set(left) == {"elsewhere", "me"}
 
 
 def test_an_owner_with_an_unfinished_wave_stays_on_the_books(ledger: Ledger, url: str) -> None:

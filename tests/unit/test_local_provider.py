@@ -30,7 +30,7 @@ from tango_cloud.core.model import (
 )
 from tango_cloud.providers.local import LocalOptions, LocalProvider, PortTaken
 from tango_cloud.providers.local_host import Host
-from tango_cloud.providers.protocol import Bootstrap, Diagnosable, Provider
+from tango_cloud.providers.protocol import Bootstrap, Diagnosable, Provider, Strays
 
 UID = "5f0a6c0e91d2"
 Write = Callable[..., Path]
@@ -77,6 +77,19 @@ def write(tmp_path: Path) -> Write:
 def test_it_satisfies_the_protocols(provider: LocalProvider) -> None:
     as_provider: Provider = provider
     assert isinstance(as_provider, Diagnosable)
+    assert isinstance(as_provider, Strays)
+
+
+def test_the_folder_of_a_machine_whose_processes_are_all_dead_is_a_stray(
+    provider: LocalProvider, write: Write
+) -> None:
+    never = 2**31 - 1
+    write(pid=never, pid_started="of an earlier boot")
+    write("00000000000b", "prod-2", pid=never, pid_started="of an earlier boot")
+    write("00000000000c")
+    (stray,) = provider.strays("prod")
+    assert (stray.id, stray.kind) == (f"i-{UID}", "folder")
+    assert stray.created == dt.datetime(2030, 1, 31, 11, 0, 0, 250_000, dt.UTC)
 
 
 def test_an_instance_is_what_its_document_says(provider: LocalProvider, write: Write) -> None:

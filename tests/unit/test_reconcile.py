@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tango_cloud.core.model import Machine, MachineKey
 from tango_cloud.orchestration.findings import Action, Kind
 
 from ..waiting import wait_until
-from .conftest import KEY, MINIMUM_AGE, SHAPE, Rig, build_rig, ready, state_of
+from .conftest import KEY, MINIMUM_AGE, SHAPE, Rig, book, build_rig, ready, state_of
 
 
 def _run(rig: Rig) -> dict[Kind, str]:
@@ -89,7 +90,7 @@ def test_a_lost_ledger_is_made_again_from_the_tags(rig: Rig, other: Rig) -> None
 
 def test_recovery_destroys_nothing(rig: Rig, other: Rig) -> None:
     _ready(rig)
-    rig.host_keys.forget_all_but([])
+    rig.host_keys.forget(rig.host_keys.uids())
     [outcome] = other.reconciler.recover()
     assert outcome.finding.action is Action.TELL
     assert rig.cloud.alive
@@ -99,7 +100,7 @@ def test_an_orphan_that_cannot_be_trusted_is_destroyed_but_not_while_it_is_young
     rig: Rig, other: Rig
 ) -> None:
     _ready(rig)
-    rig.host_keys.forget_all_but([])
+    rig.host_keys.forget(rig.host_keys.uids())
     assert _run(other) == {Kind.ORPHAN: ""}
     assert rig.cloud.alive
     _later(other)
@@ -183,3 +184,22 @@ def test_host_keys_of_machines_that_are_no_more_are_forgotten(rig: Rig) -> None:
     assert known is not None
     assert known[0] == newest.host_key
     assert rig.host_keys.known(gone.uid) is None
+
+
+def test_a_key_that_comes_while_others_are_forgotten_is_kept(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = rig.ledger.machines.all_live
+    newest: list[str] = []
+
+    def look_and_be_late(deployment: str) -> Sequence[Machine]:
+        """A machine is booked, and its key kept, right after the books were read."""
+        found = look(deployment)
+        machine = book(rig, MachineKey("prod", 2000 + len(newest), "local"))
+        rig.host_keys.expect(machine.uid, "ssh-ed25519 its-own")
+        newest.append(machine.uid)
+        return found
+
+    monkeypatch.setattr(rig.ledger.machines, "all_live", look_and_be_late)
+    _run(rig)
+    assert rig.host_keys.known(newest[-1]) is not None

@@ -157,6 +157,17 @@ class Owners:
                 )
             )
 
+    def forget_dead(self) -> None:
+        """Strike off those whose process on this host has ended without `leave`: killed. Dead is
+        also who is not on the books, so nothing else changes by it.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(select(owners).where(owners.c.host == _this_host()))
+            dead = [row.owner for row in rows if not Owner(*row).alive(self._clock())]
+        if dead:
+            with self._database.write() as connection:
+                connection.execute(delete(owners).where(owners.c.owner.in_(dead)))
+
     def alive(self, owner: str) -> bool:
         with self._database.read() as connection:
             row = connection.execute(select(owners).where(owners.c.owner == owner)).first()

@@ -132,6 +132,10 @@ class SshSession:
     def activate_host_key(self) -> None:
         self._aside(lambda agent: agent.ask("activate_host_key"))
 
+    @property
+    def open(self) -> bool:
+        return bool(self._transport.is_active())
+
     def alive(self) -> bool:
         try:
             self._aside(lambda agent: agent.ask("ping"))
