@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-slow chaos walks check format bench simulate localstack lock wheel docs clean
+.PHONY: help demo environments test test-slow chaos walks soak check format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ chaos: ## Kill a life at every step of it, and see that nothing stays wrong (an 
 
 walks: $(BIN)/.dev ## Let callers, clouds and accidents interleave at random in several processes (minutes)
 	$(BIN)/python -m tests.chaos.walk $(ARGS)
+
+soak: $(BIN)/.dev ## Half an hour of random load and faults; nothing may grow or stay
+	PYTHONPATH=localstack $(BIN)/python -m tests.chaos.soak $(ARGS)
 
 check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform fmt
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,11 @@ def assert_jobs_are_as_told(ran: Path, journal: Path) -> None:
     """`ran` has a line with the machine's number for each job that began; `journal` is a life's. No
     job ran that nobody had asked for, none ran twice, and each that was told as done has run.
     """
-    begun, noted = lines(ran), lines(journal)
+    begun, noted = Counter(lines(ran)), Counter(lines(journal))
     for number in {line.split()[0] for line in (*begun, *noted)}:
-        asked = noted.count(f"{number} runJob begins")
-        done = noted.count(f"{number} runJob 0")
-        assert done <= begun.count(number) <= asked, f"asked {noted}, ran {begun}"
+        asked, done = noted[f"{number} runJob begins"], noted[f"{number} runJob 0"]
+        told = f"{number}: asked for {asked} times, ran {begun[number]}, told as done {done}"
+        assert done <= begun[number] <= asked, told
 
 
 def _told(process: psutil.Process) -> str:

@@ -128,9 +128,13 @@ class Scene:
             ).returncode
 
 
+class _Server(socketserver.ThreadingTCPServer):
+    request_queue_size = 64
+
+
 @contextmanager
-def scene(cloud: Cloud, folder: Path, prefix: str = "tango") -> Iterator[Scene]:
-    ran = folder / "life" / "ran"
+def listening(address: str, ran: Path) -> Iterator[tuple[str, int]]:
+    """Jobs tell that they run by a line to this host and port; all of these are then in `ran`."""
 
     class Told(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -138,11 +142,19 @@ def scene(cloud: Cloud, folder: Path, prefix: str = "tango") -> Iterator[Scene]:
             with ran.open("ab") as file:
                 file.write(number)
 
-    with socketserver.ThreadingTCPServer((cloud.address, 0), Told) as server:
+    with _Server((address, 0), Told) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        made = Scene(cloud.make(folder, prefix), (cloud.address, server.server_address[1]))
+        try:
+            yield address, server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def scene(cloud: Cloud, folder: Path, prefix: str = "tango") -> Iterator[Scene]:
+    with listening(cloud.address, folder / "life" / "ran") as address:
+        made = Scene(cloud.make(folder, prefix), address)
         try:
             yield made
         finally:
-            server.shutdown()
             made.deployment.clean()
