@@ -22,6 +22,7 @@ from emulation.faults import Fault, Faults
 from emulation.hosting import Hosting
 from emulation.hosts import Hosts, Launched
 from emulation.launches import Launches
+from emulation.listing import Listing
 from emulation.metadata import Metadata
 from emulation.program import told_to_end
 from emulation.proxy import Proxy
@@ -87,7 +88,7 @@ class Cloud:
     async def _serving(self, backend: Backend) -> AsyncIterator[Description]:
         ours = self._hosting
         hosts = Hosts(ours.spawner, ours.network, ours.consoles, self._powered_off, Metadata)
-        self._proxy = Proxy(backend, Launches(backend), Faults(), hosts)
+        self._proxy = Proxy(backend, Launches(backend), Listing(backend), Faults(), hosts)
         await hosts.start()
         runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.5)
         await runner.setup()

@@ -83,6 +83,20 @@ def text(element: ET.Element, path: str) -> str:
     return element.findtext(path) or ""
 
 
+def put(item: ET.Element, path: str, value: str) -> None:
+    """Set the text below `item`, whether that is there or not."""
+    for name in path.split("/"):
+        found = item.find(name)
+        item = found if found is not None else ET.SubElement(item, name)
+    item.text = value
+
+
+def document(root: ET.Element) -> bytes:
+    """The answer as it is sent, with its namespace."""
+    root.set("xmlns", NAMESPACE)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
 def items(given: Parameters, prefix: str) -> list[str]:
     """The values of `prefix.1`, `prefix.2`, ..."""
     pattern = re.compile(re.escape(prefix) + r"\.\d+")

@@ -12,6 +12,11 @@ Effect = Literal[
     "error",  # the call fails with `code`, and does nothing
     "lost-response",  # the call is carried out, and its connection dropped
     "delay",  # the call is carried out after `delay` seconds
+    "unreachable",  # the call does nothing, and its connection is dropped
+    "twice",  # the call is carried out twice, as one that was delivered twice; the second answers
+    "stale",  # a listing of instances tells what was so `delay` seconds ago
+    "incomplete",  # a listing lacks instances, those called like `instance`, and does not say so
+    "undying",  # what is to be terminated is shutting down for `delay` seconds, and lives meanwhile
     "terminated",  # the instance goes straight to terminated; `code` is its state reason
     "pending",  # the instance stays pending for `delay` seconds, and its host off
     "boot-delay",  # the instance runs, its host begins to boot `delay` seconds later
@@ -19,8 +24,11 @@ Effect = Literal[
     "ssh-refused",  # the host boots, nothing listens for SSH
     "wrong-host-key",  # the host has another host key than its user data says
 ]
-OF_LAUNCHES = frozenset(get_args(Effect)) - {"error", "lost-response", "delay"}
+OF_LAUNCHES = frozenset(
+    {"terminated", "pending", "boot-delay", "no-boot", "ssh-refused", "wrong-host-key"}
+)
 """Effects on an instance that has been made, rather than on a call."""
+_OF_LISTINGS = frozenset({"stale", "incomplete"})
 _OF_DRY_RUNS = frozenset({"UnauthorizedOperation", "AuthFailure", "RequestExpired", "ExpiredToken"})
 """Codes that a dry run finds out. It knows nothing of capacity, say."""
 
@@ -32,12 +40,12 @@ _OF_REQUESTS = frozenset({"InsufficientInstanceCapacity", "InsufficientHostCapac
 class Fault:
     """Strikes calls, or launches, for which all that it names is so.
 
-    `action` is a pattern (`ec2:Describe*`). `zone`, `instance_type` and `market` are known of
-    RunInstances alone. The first `after` that would be struck are spared, at most `times` are
-    struck, and none once `lasting` seconds have passed since the order. With `burst` it strikes
-    only what exceeds a bucket of so many, refilled `per_second`, as EC2 throttles. Tries are
-    counted; for a lack of capacity, requests: one that found none finds none however often it is
-    tried.
+    `action` is a pattern (`ec2:Describe*`), `instance` one of ids. `zone`, `instance_type` and
+    `market` are known of RunInstances alone. The first `after` that would be struck are spared, at
+    most `times` are struck, and none once `lasting` seconds have passed since the order. With
+    `burst` it strikes only what exceeds a bucket of so many, refilled `per_second`, as EC2
+    throttles. Tries are counted; for a lack of capacity, requests: one that found none finds none
+    however often it is tried.
     """
 
     effect: Effect
@@ -48,6 +56,7 @@ class Fault:
     zone: str | None = None
     instance_type: str | None = None
     market: str | None = None
+    instance: str = "*"
     after: int = 0
     times: int | None = None
     lasting: float | None = None
@@ -66,7 +75,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """What is known of a call before it is carried out."""
+    """What is known of a call before it is carried out. `listing`: it asks for no certain ids."""
 
     action: str
     zone: str = ""
@@ -74,6 +83,7 @@ class Call:
     market: str = ""
     dry: bool = False
     token: str = ""
+    listing: bool = False
 
 
 @dataclass
@@ -95,6 +105,8 @@ class _Order:
         if any(wanted not in {None, has} for wanted, has in (*known, (fault.market, call.market))):
             return False
         if not fnmatchcase(call.action, fault.action):
+            return False
+        if fault.effect in _OF_LISTINGS and not call.listing:
             return False
         if call.dry and fault.code not in _OF_DRY_RUNS:
             return False

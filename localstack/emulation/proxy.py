@@ -6,11 +6,12 @@ Requests and answers are streamed, as they are, but for the few EC2 actions that
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import logging
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from aiohttp import web
@@ -18,22 +19,32 @@ from yarl import URL
 
 from emulation import ec2
 from emulation.ec2 import Backend, Error
-from emulation.faults import Call, Fault, Faults
+from emulation.faults import Call, Effect, Fault, Faults
 from emulation.hosts import Hosts, Launched, Trouble
 from emulation.launches import Answer, Launches, check_tags, launched
+from emulation.listing import Listing, shutting_down
 
 _log = logging.getLogger("emulation.proxy")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One call. `form` is None for what is no form: it has not been read yet."""
+    """One call, and the faults that strike it. `form` is None for what is no form: it has not been
+    read yet."""
 
     raw: web.Request
     region: str
     service: str
     action: str
     form: Mapping[str, str] | None
+    struck: Sequence[Fault] = ()
+
+    def suffers(self, effect: Effect) -> bool:
+        return any(fault.effect == effect for fault in self.struck)
+
+
+class _Unreachable(Exception):
+    """The call is not to arrive."""
 
 
 @dataclass
@@ -42,13 +53,10 @@ class Proxy:
 
     backend: Backend
     launches: Launches
+    listing: Listing
     faults: Faults
     hosts: Hosts
     calls: Counter[str] = field(default_factory=Counter)
-    _pending: dict[str, float] = field(default_factory=dict)
-    """Until when (the loop's time) an instance is said to be pending."""
-    _reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Why an instance has been terminated, where it was not its user's wish."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def handle(self, raw: web.Request) -> web.StreamResponse:
@@ -56,8 +64,8 @@ class Proxy:
         name = f"{request.service}:{request.action}"
         self.calls[name] += 1
         handlers: Mapping[str, Callable[[Request], Awaitable[web.StreamResponse]]] = {
-            "ec2:TerminateInstances": self._end_instances,
-            "ec2:StopInstances": self._end_instances,
+            "ec2:TerminateInstances": self._terminate_instances,
+            "ec2:StopInstances": self._stop_instances,
             "ec2:DescribeInstances": self._describe_instances,
             "ec2:DescribeNetworkInterfaces": self._describe_network_interfaces,
             "ec2:CreateTags": self._create_tags,
@@ -65,29 +73,44 @@ class Proxy:
         try:
             if name == "ec2:RunInstances":
                 return await self._run_instances(request)
-            lost = await self._strike(self.faults.of_call(Call(name)))
+            call = Call(name, listing=not ec2.items(request.form or {}, "InstanceId"))
+            request = replace(request, struck=await self._strike(call))
+            if request.suffers("twice"):
+                await handlers.get(name, self._ask)(request)
             answer = await handlers.get(name, self._forward)(request)
+        except _Unreachable:
+            return _drop(raw)
         except Error as error:
             return _failure(request, error)
         except (aiohttp.ClientError, ConnectionError) as error:
             return _failure(request, Error("Unavailable", f"the backend: {error!r}"))
-        return _drop(raw) if lost else answer
+        return _drop(raw) if request.suffers("lost-response") else answer
 
-    async def _strike(self, faults: list[Fault]) -> bool:
-        """Wait, or raise Error, as ordered; whether the answer is to be lost."""
-        for fault in faults:
-            if fault.delay:
+    async def _strike(self, call: Call) -> Sequence[Fault]:
+        """What strikes a call that is carried out; before that wait, as ordered. Raises Error, or
+        _Unreachable, when it is not."""
+        struck = self.faults.of_call(call)
+        for fault in struck:
+            if fault.effect == "delay":
                 await asyncio.sleep(fault.delay)
+            if fault.effect == "unreachable":
+                raise _Unreachable
             if fault.effect == "error":
                 raise Error(fault.code, fault.message or f"{fault.code}, as ordered")
-        return any(fault.effect == "lost-response" for fault in faults)
+        return struck
 
     async def _run_instances(self, request: Request) -> web.StreamResponse:
-        form = request.form or {}
-        full, call = await self.launches.complete(request.region, form)
-        lost = await self._strike(self.faults.of_call(call))
-        await self.launches.check(request.region, form, call)
-        answer = self.launches.answer(request.region, form)
+        full, call = await self.launches.complete(request.region, request.form or {})
+        request = replace(request, struck=await self._strike(call))
+        await self.launches.check(request.region, full, call)
+        body = b""
+        for _ in range(2 if request.suffers("twice") else 1):
+            body = await self._launched(request, full, call)
+        return _drop(request.raw) if request.suffers("lost-response") else _xml(200, body)
+
+    async def _launched(self, request: Request, full: Mapping[str, str], call: Call) -> bytes:
+        """The answer to RunInstances. Raises Error."""
+        answer = self.launches.answer(request.region, request.form or {})
         async with answer.lock:
             if not answer.instance_ids:
                 await self._launch(request, full, call, answer)
@@ -96,9 +119,7 @@ class Proxy:
                 "IdempotentInstanceTerminated",
                 "The request to launch an instance uses a client token of one that was terminated",
             )
-        if lost:
-            return _drop(request.raw)
-        return _xml(answer.body)
+        return answer.body
 
     async def _launch(
         self, request: Request, full: Mapping[str, str], call: Call, answer: Answer
@@ -121,8 +142,7 @@ class Proxy:
             await self.terminate(instance, fault.code, fault.message or "as ordered")
             return
         pending = fault.delay if (fault := effects.get("pending")) else 0.0
-        if pending:
-            self._pending[instance.instance_id] = asyncio.get_running_loop().time() + pending
+        self.listing.made(instance.instance_id, pending)
         boot = fault.delay if (fault := effects.get("boot-delay")) else 0.0
         trouble = Trouble(
             delay=pending + boot,
@@ -135,51 +155,65 @@ class Proxy:
     async def terminate(self, instance: Launched, code: str = "", message: str = "") -> None:
         """As the cloud itself does it; with a code, that is the state reason told from then on."""
         if code:
-            self._reasons[instance.instance_id] = (code, message)
-        await self.backend.ask(
-            instance.region, "TerminateInstances", **{"InstanceId.1": instance.instance_id}
-        )
-        await self.ended({instance.instance_id})
+            self.listing.explain(instance.instance_id, code, message)
+        await self._end(instance.region, instance.instance_id)
+
+    async def _end(self, region: str, instance_id: str) -> None:
+        await self.backend.ask(region, "TerminateInstances", **{"InstanceId.1": instance_id})
+        await self.ended({instance_id})
 
     async def ended(self, instance_ids: set[str]) -> None:
+        self.listing.ended(instance_ids)
         self.launches.forget_terminated(instance_ids)
         await self.hosts.end(instance_ids)
 
-    async def _end_instances(self, request: Request) -> web.StreamResponse:
+    async def _terminate_instances(self, request: Request) -> web.StreamResponse:
+        """Those that are undying go later, and whoever asks again makes nothing quicker."""
+        form = request.form or {}
+        ids = ec2.items(form, "InstanceId")
+        for fault in request.struck:
+            if fault.effect == "undying":
+                for instance_id in fnmatch.filter(ids, fault.instance):
+                    if self.listing.shut_down(instance_id):
+                        self._spawn(self._end_after(fault.delay, request.region, instance_id))
+        held = [one for one in ids if self.listing.shutting_down(one)]
+        root = ET.Element("TerminateInstancesResponse")
+        if len(held) < len(ids):
+            rest = {k: v for k, v in form.items() if not k.startswith("InstanceId.")}
+            rest |= ec2.numbered("InstanceId", [one for one in ids if one not in held])
+            status, body = await self.backend.post(request.raw.headers, rest)
+            root = ec2.tree(body)
+            if status != 200:
+                raise ec2.error_of(root)
+            # The cloud does not wait for it either.
+            self._spawn(self.ended(_named(root)))
+        ended = root.find("instancesSet")
+        if ended is None:
+            ended = ET.SubElement(root, "instancesSet")
+        ended.extend(shutting_down(held))
+        return _xml(200, ec2.document(root))
+
+    async def _end_after(self, seconds: float, region: str, instance_id: str) -> None:
+        await asyncio.sleep(seconds)
+        await self._end(region, instance_id)
+
+    async def _stop_instances(self, request: Request) -> web.StreamResponse:
         status, body = await self.backend.post(request.raw.headers, request.form or {})
         if status == 200:
-            items = ec2.tree(body).findall("instancesSet/item")
-            ids = {ec2.text(item, "instanceId") for item in items}
-            stopped = request.action == "StopInstances"
-            # The cloud does not wait for it either.
-            task = asyncio.create_task(self.hosts.end(ids) if stopped else self.ended(ids))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return _xml(body, status)
+            self._spawn(self.hosts.end(_named(ec2.tree(body))))
+        return _xml(status, body)
 
     async def _describe_instances(self, request: Request) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time()
-        for instance_id in [key for key, until in self._pending.items() if until <= now]:
-            del self._pending[instance_id]
-        if not (self._pending or self._reasons):
+        if self.listing.truthful(request.struck):
             return await self._forward(request)
-        status, body = await self.backend.post(request.raw.headers, request.form or {})
-        if status == 200:
-            body = self._corrected(body)
-        return _xml(body, status)
+        return _xml(
+            *await self.listing.answer(request.raw.headers, request.form or {}, request.struck)
+        )
 
-    def _corrected(self, body: bytes) -> bytes:
-        root = ec2.tree(body)
-        for item in root.iterfind(".//instancesSet/item"):
-            instance_id = ec2.text(item, "instanceId")
-            if instance_id in self._pending and ec2.text(item, "instanceState/name") == "running":
-                _set(item, "instanceState/code", "0")
-                _set(item, "instanceState/name", "pending")
-            if instance_id in self._reasons:
-                code, message = self._reasons[instance_id]
-                _set(item, "stateReason/code", code)
-                _set(item, "stateReason/message", f"{code}: {message}")
-        return _document(root)
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _describe_network_interfaces(self, request: Request) -> web.StreamResponse:
         """By their status too, which the backend has no filter for."""
@@ -193,12 +227,16 @@ class Proxy:
                 for item in found.findall("item"):
                     if ec2.text(item, "status") not in wanted:
                         found.remove(item)
-            body = _document(root)
-        return _xml(body, status)
+            body = ec2.document(root)
+        return _xml(status, body)
 
     async def _create_tags(self, request: Request) -> web.StreamResponse:
         check_tags(request.form or {})
         return await self._forward(request)
+
+    async def _ask(self, request: Request) -> web.StreamResponse:
+        """As `_forward`, without a word to the client yet."""
+        return _xml(*await self.backend.post(request.raw.headers, request.form or {}))
 
     async def _forward(self, request: Request) -> web.StreamResponse:
         raw = request.raw
@@ -250,6 +288,11 @@ def _drop(raw: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+def _named(answer: ET.Element) -> set[str]:
+    """The instances that an answer to TerminateInstances or StopInstances is about."""
+    return {ec2.text(item, "instanceId") for item in answer.findall("instancesSet/item")}
+
+
 def _failure(request: Request, error: Error) -> web.Response:
     _log.info("%s:%s: %s: %s", request.service, request.action, error.code, error)
     return web.Response(
@@ -257,17 +300,5 @@ def _failure(request: Request, error: Error) -> web.Response:
     )
 
 
-def _set(item: ET.Element, path: str, value: str) -> None:
-    for name in path.split("/"):
-        found = item.find(name)
-        item = found if found is not None else ET.SubElement(item, name)
-    item.text = value
-
-
-def _document(root: ET.Element) -> bytes:
-    root.set("xmlns", ec2.NAMESPACE)
-    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
-
-
-def _xml(body: bytes, status: int = 200) -> web.Response:
+def _xml(status: int, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, content_type="text/xml", charset="utf-8")

@@ -244,6 +244,14 @@ class Fleet:
             raise MachineUnreachable(f"{key} is {machine.state}, not ready")
         return self._connections.get(machine)
 
+    def answers(self, machine: Machine, seconds: float) -> bool:
+        """Whether it proves within that time that it is there, whatever its cloud shows."""
+        try:
+            self._connections.checked(machine, seconds)
+        except TangoCloudError:
+            return False
+        return True
+
     def broken(self, key: MachineKey, session: Session) -> None:
         """The session failed its user: the next one connects anew."""
         machine = self._ledger.machines.live(key)

@@ -23,6 +23,8 @@ from tango_cloud.providers.protocol import Strays
 log = logging.getLogger(__name__)
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.1, 5.0
+_ANSWER_SECONDS = 2.0
+"""How long a machine that seems to be lost has to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Mending:
         machine = finding.machine
         if machine is None:
             return
+        if self._fleet.answers(machine, _ANSWER_SECONDS):
+            raise TangoCloudError("it answers, though the cloud does not show it")
         self._ledger.machines.move(machine.uid, State.GONE, Reason.LOST, finding.detail)
         self._waves.remove(machine.wave, machine.provider, [machine])
 

@@ -1,4 +1,5 @@
-"""Bringing one machine to ready: one idempotent step for each state, nothing remembered between.
+"""Bringing one machine to ready: one idempotent step for each state, nothing remembered between but
+a doubt whether it is still there.
 
 Every step may be taken by any process at any time, also by two at once.
 """
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _UNSEEN_SECONDS = 60.0
 """How long an instance may be missing from listings after it was made: clouds answer late."""
+_DOUBT_SECONDS = 1.0
+"""How long one that was seen must be missing to be lost: a listing may lack a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,16 @@ class Readiness:
         connections: Connections,
         host_keys: HostKeys,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._sites = sites
         self._connections = connections
         self._host_keys = host_keys
         self._clock = clock
+        self._timer = timer
+        self._missed: dict[str, float] = {}
+        """Since when the listings lack a machine that does not answer, by its uid."""
 
     def step(self, machine: Machine, seconds: float, *, news: bool = False) -> Progress:
         """Do what brings `machine` closer to ready, within about `seconds`.
@@ -66,6 +73,9 @@ class Readiness:
                 return Progress(machine, waiting_for=_because(machine, "its wave"))
             case State.CREATING:
                 return self._find(machine, fresh=news)
+            case State.STARTING | State.READY | State.LEASED if machine.uid in self._missed:
+                # The cloud first: connecting to one that is gone may take many seconds.
+                return self._missing(machine) or Progress(machine, waiting_for="SSH")
             case State.STARTING if not machine.host_key:
                 return self._learn_host_key(machine, seconds)
             case State.STARTING:
@@ -132,6 +142,7 @@ class Readiness:
             # too: another process may be changing the host key at this moment.
             self._connections.close(machine.uid)
             return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
+        self._missed.pop(machine.uid, None)
         moved = self._ledger.machines.move(machine.uid, State.READY)
         # None: another process was faster, or the machine is being destroyed.
         now = moved or self._ledger.machines.get(machine.uid)
@@ -145,6 +156,7 @@ class Readiness:
             return self._mismatch(machine, error)
         except (MachineUnreachable, AuthenticationError) as error:
             return self._missing(machine) or Progress(machine, waiting_for=f"SSH ({error})")
+        self._missed.pop(machine.uid, None)
         return Progress(machine, ready=True)
 
     def _mismatch(self, machine: Machine, error: HostKeyMismatch) -> Progress:
@@ -166,13 +178,20 @@ class Readiness:
         return wave is not None and wave.state is not WaveState.APPLYING
 
     def _missing(self, machine: Machine) -> Progress | None:
-        """If the cloud no longer shows the machine: lost, and the same identity asked for anew.
+        """If the cloud no longer shows the machine, also when it is looked at again: lost, and the
+        same identity asked for anew.
 
         Hundreds may wait for machines that boot: they share listings as old as the poll interval,
         and only who is not in one looks again.
         """
-        if self._present(machine, fresh=False) or self._present(machine, fresh=True):
-            return None
+        for fresh in (False, True):
+            instance = self._instance(machine, fresh=fresh)
+            if instance is not None and instance.status in PRESENT:
+                self._missed.pop(machine.uid, None)
+                return None
+        if instance is None and self._doubted(machine.uid) < _DOUBT_SECONDS:
+            return Progress(machine, waiting_for="the cloud to show it again")
+        self._missed.pop(machine.uid, None)
         log.warning("%s: lost (the cloud no longer shows it); asking for it anew", machine.key)
         self._connections.close(machine.uid)
         successor = self._ledger.machines.supersede(
@@ -184,9 +203,14 @@ class Readiness:
         )
         return Progress(successor, waiting_for="a new machine: the old one is lost")
 
-    def _present(self, machine: Machine, *, fresh: bool) -> bool:
-        instance = self._instance(machine, fresh=fresh)
-        return instance is not None and instance.status in PRESENT
+    def _doubted(self, uid: str) -> float:
+        """For how many seconds it has been missing."""
+        now = self._timer()
+        if uid not in self._missed:
+            # Nobody comes back for some of the others: they were destroyed meanwhile.
+            recent = {u: at for u, at in self._missed.items() if now - at < _UNSEEN_SECONDS}
+            self._missed = recent | {uid: now}
+        return now - self._missed[uid]
 
     def _instance(self, machine: Machine, *, fresh: bool) -> Instance | None:
         inventory = self._sites[machine.provider].inventory

@@ -17,8 +17,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -42,11 +43,13 @@ _WAVE = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class WaveReport:
-    """What one apply did: the uids it created, what failed one by one, and as a whole."""
+    """What one apply did: the uids it created, what failed one by one, and as a whole;
+    `instance_ids` by uid, of an apply in which nothing failed."""
 
     created: frozenset[str]
     errors: Mapping[str, TangoCloudError] = field(default_factory=dict)
     failure: TangoCloudError | None = None
+    instance_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stacks:
@@ -89,10 +92,11 @@ class Stacks:
         }
         account = _Account(site.machine_resource, on_created)
         failure: TerraformError | None = None
+        made: Any = {}
         workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
         unwanted = self._unwanted[wave] = threading.Event()
         try:
-            workspace.apply(
+            result = workspace.apply(
                 folder,
                 inputs,
                 {"user_data": {request.uid: request.user_data for request in requests}},
@@ -103,13 +107,15 @@ class Stacks:
                     cancelled=lambda: self._cancel.is_set() or unwanted.is_set(),
                 ),
             )
+            made = result.outputs.get("machines", {})
         except TerraformError as error:
             failure = error
         finally:
             del self._unwanted[wave]
             if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
                 shutil.rmtree(folder, ignore_errors=True)
-        report = account.report(failure)
+        instance_ids = {uid: machine["instance_id"] for uid, machine in made.items()}
+        report = replace(account.report(failure), instance_ids=instance_ids)
         if failure is not None and not report.created and not unwanted.is_set():
             self._doubt_envelope(site, failure)
         return report

@@ -185,11 +185,18 @@ class Waves:
         When the cloud cannot be asked, all are left as they are, for whoever waits for them.
         """
         created = report.created if report else frozenset()
+        instance_ids = report.instance_ids if report else {}
         failed: Sequence[Machine] = ()
         try:
+            members = self._ledger.machines.of_wave(wave)
+            for machine in members:
+                if not machine.instance_id and machine.uid in instance_ids:
+                    # No listing has shown it yet: whoever removes it needs not wait for one.
+                    instance_id = instance_ids[machine.uid]
+                    self._ledger.machines.record(machine.uid, instance_id=instance_id)
             failed = [
                 machine
-                for machine in self._ledger.machines.of_wave(wave)
+                for machine in members
                 if machine.state is State.CREATING and machine.uid not in created
             ]
             if failed:
@@ -248,20 +255,21 @@ class Waves:
         uids = {machine.uid for machine in machines}
         found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
         shown = {instance.uid for instance in found}
-        unseen = [m for m in machines if m.uid not in shown and m.uid not in self._asked]
-        standing = [machine.instance_id for machine in unseen if machine.instance_id]
-        standing += [i.instance_id for i in found if i.status is not InstanceStatus.STOPPING]
-        left = found
+        standing = {i.instance_id: i.uid for i in found if i.status is not InstanceStatus.STOPPING}
+        for uid in sorted(uids - shown - self._asked):
+            # As the books have it by now: its id may have been learnt when its wave's apply ended.
+            machine = self._ledger.machines.get(uid)
+            if machine is not None and machine.instance_id:
+                standing[machine.instance_id] = uid
+        asked, left = list(standing), shown
         rate = site.provider.removal_rate
-        if standing and rate is not None:
-            standing = standing[
-                : self._ledger.buckets.draw(f"{provider}/remove", rate, len(standing))
-            ]
-        if standing:
-            site.provider.terminate(standing)
-            self._asked.update(uids)
-            left = [instance for instance in site.inventory.fresh() if instance.uid in uids]
-        return shown, {instance.uid for instance in left}
+        if asked and rate is not None:
+            asked = asked[: self._ledger.buckets.draw(f"{provider}/remove", rate, len(asked))]
+        if asked:
+            site.provider.terminate(asked)
+            self._asked.update(standing[instance_id] for instance_id in asked)
+            left = {i.uid for i in site.inventory.fresh() if i.uid in uids}
+        return shown, left | (set(standing.values()) - self._asked)
 
     def _forget(self, wave: str, provider: str, gone: set[str]) -> bool:
         """Let the wave's state follow: without these machines, or dropped with the last one.

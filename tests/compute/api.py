@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from aiohttp import web
 
@@ -19,8 +21,8 @@ from .errors import Error
 from .faults import Fault, Faults
 from .images import Images
 from .insertion import Insertion
-from .instances import Instances
-from .listing import aggregated, listed
+from .instances import Instances, instance_id
+from .listing import Items, aggregated, listed
 from .networks import Networks
 from .operations import Operations
 from .resources import Place, Resource, Resources
@@ -119,6 +121,10 @@ class Api:
             await asyncio.sleep(call.struck.delay("delay"))
             if fault := call.struck.get("error"):
                 raise _ordered(fault, call)
+            _check_reach(call)
+            if call.struck.get("twice"):
+                with contextlib.suppress(Error):
+                    await self._carry_out(method, call)
             answer = await self._carry_out(method, call)
         except Error as error:
             _log.info("%s %s: %s: %s", request.method, request.path, error.reason, error)
@@ -171,10 +177,7 @@ class Api:
     def _list(self, call: Call) -> Resource:
         kind, one = _kinds(call)
         place = call.place(kind)
-        for fault in call.struck.all("unreachable"):
-            if place.scope in _scopes(fault):
-                raise Error("backendError", f"The scope '{place.scope}' is unreachable.")
-        found = self.resources.each(kind, call.project, place.scope)
+        found = self._found(call, kind, place.scope)
         items = [(where, self._shown(where, resource)) for where, resource in found]
         return listed(one, place, items, call.query)
 
@@ -184,9 +187,19 @@ class Api:
         scopes = [f"regions/{name}" for name in catalog.REGIONS] if regional else []
         scopes += [] if regional else [f"zones/{name}" for name in catalog.ZONES]
         gone = [scope for fault in call.struck.all("unreachable") for scope in _scopes(fault)]
-        items = self.resources.each(kind, call.project)
+        items = self._found(call, kind)
         place = Place(call.project, "", kind)
         return aggregated(one, place, items, call.query, scopes=scopes, unreachable=gone)
+
+    def _found(self, call: Call, kind: str, scope: str = "") -> Items:
+        """What is to be listed; of instances what was ordered, whether it is so or not."""
+        items: Items = self.resources.each(kind, call.project, scope)
+        if kind != "instances":
+            return items
+        if call.struck.get("stale"):
+            items = self.instances.history.before(call.struck.delay("stale"), call.project, scope)
+        lacking = [fault.instance for fault in call.struck.all("incomplete")]
+        return [item for item in items if not _matches(instance_id(item[0]), lacking)]
 
     def _shown(self, place: Place, resource: Resource) -> Resource:
         if place.kind == "zones":
@@ -222,6 +235,17 @@ def _scopes(fault: Fault) -> list[str]:
         found += [f"regions/{fault.region}"]
         found += [f"zones/{zone}" for zone in catalog.ZONES if zone.startswith(f"{fault.region}-")]
     return found
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_reach(call: Call) -> None:
+    """Raises Error when the zone or region that is called is out of reach."""
+    for fault in call.struck.all("unreachable"):
+        if call.scope in _scopes(fault):
+            raise Error("backendError", f"The scope '{call.scope}' is unreachable.")
 
 
 def _ordered(fault: Fault, call: Call) -> Error:

@@ -13,7 +13,11 @@ Effect = Literal[
     "lost-response",  # the call is carried out, and its connection dropped
     "delay",  # the call is carried out after `delay` seconds
     "slow",  # the operation takes `delay` seconds more
-    "unreachable",  # an aggregated list comes without `zone` or `region`, and says so
+    "twice",  # the call is carried out twice, as one that was delivered twice; the second answers
+    "unreachable",  # calls to `zone` or `region` fail; an aggregated list lacks it, and says so
+    "stale",  # a list of instances tells what was so `delay` seconds ago
+    "incomplete",  # a list lacks instances, those called like `instance`, and does not say so
+    "undying",  # what is deleted is STOPPING for `delay` seconds, and lives meanwhile
     "malformed",  # the answer is made one that the discovery document does not allow
     "boot-delay",  # the instance runs, its host begins to boot `delay` seconds later
     "no-boot",  # the instance runs, its host never boots
@@ -29,12 +33,12 @@ _NEED_CODE = frozenset({"error", "operation-error"})
 class Fault:
     """Strikes calls for which all that it names is so.
 
-    `action` is a pattern of methods (`instances.*`, `*.aggregatedList`). `zone`, `region` and
-    `market` (`spot`, `on-demand`), `instance_type` are known of inserted instances; of other calls
-    the place that is in their path. For `unreachable` they are what cannot be reached. The first
-    `after` that would be struck are spared, at most `times` are struck, and none once `lasting`
-    seconds have passed since the order. `status` is the HTTP status of an `error`; default: the
-    one that Google gives with that reason.
+    `action` is a pattern of methods (`instances.*`, `*.aggregatedList`), `instance` one of ids
+    (`<zone>/<name>`). `zone`, `region` and `market` (`spot`, `on-demand`), `instance_type` are
+    known of inserted instances; of other calls the place that is in their path. For `unreachable`
+    they are what cannot be reached. The first `after` that would be struck are spared, at most
+    `times` are struck, and none once `lasting` seconds have passed since the order. `status` is the
+    HTTP status of an `error`; default: the one that Google gives with that reason.
     """
 
     effect: Effect
@@ -47,6 +51,7 @@ class Fault:
     region: str | None = None
     instance_type: str | None = None
     market: str | None = None
+    instance: str = "*"
     after: int = 0
     times: int | None = None
     lasting: float | None = None

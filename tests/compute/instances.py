@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
 from emulation.hosts import Hosts, Launched, Trouble
 
@@ -14,6 +15,7 @@ from . import errors
 from .calls import Call, market
 from .errors import Error, OperationError
 from .faults import Struck
+from .history import History
 from .insertion import USER_DATA, Insertion, check_labels, checked_metadata
 from .operations import SYSTEM, Operations
 from .resources import Place, Resource, Resources, fingerprint, moment, region_of
@@ -35,6 +37,8 @@ class _Life:
     resource: Resource
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """It is to be deleted, or stopped."""
+    stays: float = 0.0
+    """Until that moment (the loop's time) it is not gone, whatever is asked."""
 
     @property
     def instance_id(self) -> str:
@@ -47,6 +51,7 @@ class Instances:
     operations: Operations
     insertion: Insertion
     hosts: Hosts = field(init=False)
+    history: History = field(default_factory=History)
     _lives: dict[Place, _Life] = field(default_factory=dict)
 
     def insert(self, call: Call) -> Resource:
@@ -60,6 +65,7 @@ class Instances:
             self.resources.remove(place)
             raise
         life = self._lives[place] = _Life(place, made)
+        self._change(life)
 
         async def begin() -> None:
             try:
@@ -74,13 +80,12 @@ class Instances:
 
     async def _begin(self, life: _Life, call: Call) -> None:
         """Until it runs. Raises OperationError when that was ordered, or it is deleted before."""
-        life.resource["status"] = "STAGING"
+        self._change(life, status="STAGING")
         if await _within(life.ending, _INSERT_SECONDS + call.struck.delay("slow")):
             raise OperationError(_CANCELLED, "The operation was cancelled: the instance is deleted")
         if fault := call.struck.get("operation-error"):
             raise _ordered(call, fault.code, fault.message)
-        now = moment()
-        life.resource |= {"status": "RUNNING", "lastStartTimestamp": now}
+        self._change(life, status="RUNNING", lastStartTimestamp=moment())
         self.hosts.launch(self._launched(life), _trouble(call.struck))
         self._schedule_end(life, call.struck)
 
@@ -124,7 +129,9 @@ class Instances:
             await asyncio.sleep(call.struck.delay("slow"))
             if fault := call.struck.get("operation-error"):
                 raise _ordered(call, fault.code, fault.message)
-            await self._remove(life)
+            ordered = call.struck.all("undying")
+            undying = [f.delay for f in ordered if fnmatchcase(life.instance_id, f.instance)]
+            await self._remove(life, sum(undying))
 
         return self.operations.begin("delete", place, end)
 
@@ -143,12 +150,14 @@ class Instances:
             kind = "compute.instances.guestTerminate"
             self.operations.begin(kind, life.place, lambda: self._stop(life), user=SYSTEM)
 
-    async def _remove(self, life: _Life) -> None:
+    async def _remove(self, life: _Life, seconds: float = 0.0) -> None:
         if self._lives.get(life.place) is not life:
             return  # somebody else was quicker
         life.ending.set()
-        life.resource["status"] = "STOPPING"
-        await asyncio.sleep(_DELETE_SECONDS)
+        self._change(life, status="STOPPING")
+        now = asyncio.get_running_loop().time()
+        life.stays = max(life.stays, now + _DELETE_SECONDS + seconds)
+        await asyncio.sleep(life.stays - now)
         await self.hosts.end([life.instance_id])
         self._forget(life)
 
@@ -156,17 +165,18 @@ class Instances:
         if self._lives.get(life.place) is not life:
             return
         life.ending.set()
-        life.resource["status"] = "STOPPING"
+        self._change(life, status="STOPPING")
         await self.hosts.end([life.instance_id])
         # The limit of its run time counts from the next start.
         life.resource["resourceStatus"]["scheduling"].pop("terminationTimestamp", None)
-        life.resource |= {"status": "TERMINATED", "lastStopTimestamp": moment()}
+        self._change(life, status="TERMINATED", lastStopTimestamp=moment())
 
     def _forget(self, life: _Life) -> None:
         if self._lives.get(life.place) is not life:
             return
         del self._lives[life.place]
         self.resources.remove(life.place)
+        self.history.note(life.place, None)
         for attached in life.resource["disks"]:
             name = attached["source"].rpartition("/")[2]
             disk = life.place._replace(kind="disks", name=name)
@@ -174,6 +184,10 @@ class Instances:
                 self.resources.remove(disk)
             elif resource := self.resources.find(disk):
                 resource["users"] = []
+
+    def _change(self, life: _Life, **fields: Any) -> None:
+        life.resource |= fields
+        self.history.note(life.place, life.resource)
 
     def delete_disk(self, call: Call) -> Resource:
         place = call.place("disks", call.path["disk"])
@@ -196,7 +210,7 @@ class Instances:
         check_labels("labels", labels)
 
         async def change() -> None:
-            life.resource |= {"labels": labels, "labelFingerprint": fingerprint(labels)}
+            self._change(life, labels=labels, labelFingerprint=fingerprint(labels))
 
         return self.operations.begin("setLabels", life.place, change)
 

@@ -131,6 +131,60 @@ def test_a_scope_that_cannot_be_reached_is_named(account: Account, where: Any) -
     assert page.items["zones/us-east1-b"].instances
     with pytest.raises(exceptions.ServiceUnavailable):
         instances.list(project=PROJECT, zone=ZONE, retry=None)
+    with pytest.raises(Refused, match="unreachable"):
+        account.insert(account.body("vm-2"))
+    account.insert(account.body("vm-2", "us-east1-b"), "us-east1-b")
+
+
+def shown(account: Account) -> dict[str, str]:
+    """The states of the instances that a listing has."""
+    found = account.client(compute_v1.InstancesClient).aggregated_list(project=PROJECT)
+    return {one.name: one.status for _, part in found for one in part.instances}
+
+
+def test_a_listing_is_late_or_lacks_some_on_order(account: Account) -> None:
+    for name in ("vm-1", "vm-2"):
+        account.insert(account.body(name))
+    order, listing = account.emulation.order, "instances.aggregatedList"
+    order(Fault("stale", listing, delay=60, times=1))
+    assert shown(account) == {}
+    order(Fault("incomplete", listing, instance="*/vm-1", times=1))
+    assert shown(account) == {"vm-2": "RUNNING"}
+    assert shown(account) == {"vm-1": "RUNNING", "vm-2": "RUNNING"}
+    time.sleep(1)
+    account.emulation.delete(f"{ZONE}/vm-1")
+    assert shown(account) == {"vm-2": "RUNNING"}
+    order(Fault("stale", listing, delay=0.9, times=1))
+    assert shown(account) == {"vm-1": "RUNNING", "vm-2": "RUNNING"}
+    assert shown(account) == {"vm-2": "RUNNING"}
+
+
+def test_an_instance_takes_the_time_to_go_that_was_ordered(account: Account) -> None:
+    account.insert(account.with_host("vm-1"))
+    account.emulation.order(
+        Fault("undying", "instances.delete", instance="*/vm-1", delay=1, times=1)
+    )
+    path = f"zones/{ZONE}/instances/vm-1"
+    first = account.ask("DELETE", path)
+    wait_until(lambda: account.get("vm-1")["status"] == "STOPPING", SECONDS)
+    again = account.ask("DELETE", path)  # which makes it no quicker
+    time.sleep(0.5)
+    assert account.get("vm-1")["status"] == "STOPPING"
+    assert account.status("vm-1"), "it lives meanwhile"
+    for operation in (first, again):
+        account.emulation.done(operation)
+    assert not account.emulation.instances()
+
+
+def test_a_call_that_is_delivered_twice_is_one_with_a_request_id(account: Account) -> None:
+    account.emulation.order(Fault("twice", times=2))
+    path = f"zones/{ZONE}/instances?requestId={uuid.uuid4()}"
+    account.emulation.done(account.ask("POST", path, account.body("vm-1")))
+    with pytest.raises(Refused, match="already exists"):
+        account.insert(account.body("vm-2"))
+    assert {one["name"] for one in account.emulation.instances()} == {"vm-1", "vm-2"}
+    account.emulation.order(Fault("twice", "instances.delete", times=1))
+    account.emulation.done(account.ask("DELETE", f"zones/{ZONE}/instances/vm-1"))
 
 
 def test_a_slow_operation_can_be_overtaken_by_a_deletion(account: Account) -> None:

@@ -295,6 +295,75 @@ def test_an_instance_that_goes_straight_to_terminated_says_why(account: Account)
     )
 
 
+def tagged(name: str) -> list[dict[str, Any]]:
+    return [{"ResourceType": "instance", "Tags": [{"Key": "name", "Value": name}]}]
+
+
+def shown(account: Account, name: str) -> dict[str, str]:
+    """The states of the instances with that tag that a listing has, but of terminated ones."""
+    found = account.ec2.describe_instances(
+        Filters=[
+            {"Name": "tag:name", "Values": [name]},
+            {"Name": "instance-state-name", "Values": ["pending", "running", "shutting-down"]},
+        ]
+    )
+    instances = [instance for one in found["Reservations"] for instance in one["Instances"]]
+    return {instance["InstanceId"]: instance["State"]["Name"] for instance in instances}
+
+
+def test_a_listing_is_late_or_lacks_some_on_order(account: Account) -> None:
+    one, two = (account.launch(TagSpecifications=tagged("lies"))["InstanceId"] for _ in range(2))
+    order = account.emulation.order
+    order(Fault("stale", "ec2:DescribeInstances", delay=60, times=1))
+    assert shown(account, "lies") == {}
+    order(Fault("incomplete", "ec2:DescribeInstances", instance=one, times=1))
+    account.ec2.describe_instances(InstanceIds=[one])  # no listing
+    assert shown(account, "lies") == {two: "running"}
+    assert shown(account, "lies") == {one: "running", two: "running"}
+    time.sleep(1)
+    account.ec2.terminate_instances(InstanceIds=[one])
+    assert shown(account, "lies") == {two: "running"}
+    order(Fault("stale", "ec2:DescribeInstances", delay=0.9, times=1))
+    assert shown(account, "lies") == {one: "running", two: "running"}
+    assert shown(account, "lies") == {two: "running"}
+
+
+def test_an_instance_takes_the_time_to_go_that_was_ordered(account: Account) -> None:
+    dying, dead = (account.launch(TagSpecifications=tagged("slow")) for _ in range(2))
+    ids = [instance["InstanceId"] for instance in (dying, dead)]
+    account.emulation.order(
+        Fault("undying", "ec2:TerminateInstances", delay=1.5, instance=ids[0], times=1)
+    )
+    for _ in range(2):  # asking again makes it no quicker
+        answer = account.ec2.terminate_instances(InstanceIds=ids)["TerminatingInstances"]
+        assert {one["InstanceId"] for one in answer} == set(ids)
+        assert shown(account, "slow") == {ids[0]: "shutting-down"}
+        assert account.status(dying), "it lives meanwhile"
+    wait_until(lambda: account.state(dying) == "terminated", SECONDS)
+    wait_until(lambda: not account.emulation.hosts(), SECONDS)
+
+
+def test_a_call_that_is_delivered_twice_is_one_with_a_token(account: Account) -> None:
+    order = account.emulation.order
+    order(Fault("twice", times=2))
+    account.launch(ClientToken="twice", TagSpecifications=tagged("one"))
+    assert len(shown(account, "one")) == 1
+    account.launch(ClientToken="", TagSpecifications=tagged("two"))
+    assert len(shown(account, "two")) == 2
+    order(Fault("twice", "ec2:*", times=2))
+    account.ec2.terminate_instances(InstanceIds=list(shown(account, "two")))
+    assert shown(account, "two") == {}
+
+
+def test_what_cannot_be_reached_does_nothing(account: Account) -> None:
+    account.emulation.order(Fault("unreachable", "ec2:*", times=2))
+    for call in (account.launch, account.ec2.describe_vpcs):
+        with pytest.raises(ConnectionClosedError):
+            call()
+    assert account.ec2.describe_vpcs()["Vpcs"]
+    assert not account.emulation.hosts()
+
+
 def test_a_boot_takes_the_time_that_was_ordered(account: Account) -> None:
     account.emulation.order(Fault("pending", delay=1.0, times=1))
     instance = account.launch()

@@ -108,6 +108,7 @@ def ledger(url: str, tmp_path: Path, now: Callable[[], float]) -> Iterator[Ledge
 @pytest.fixture
 def rig(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr("tango_cloud.orchestration.offers._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tango_cloud.orchestration.readiness._DOUBT_SECONDS", 0.0)
     rig = build_rig(ledger, FakeCloud(), FakeTransport(), tmp_path)
     yield rig
     rig.fleet.close()

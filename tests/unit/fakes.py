@@ -166,7 +166,9 @@ class FakeCloud:
             self.give(request, wave)
             on_created(request.uid)
         self.after_apply()
-        return WaveReport(frozenset(r.uid for r in requests) - errors.keys(), errors)
+        made = frozenset(r.uid for r in requests) - errors.keys()
+        ids = {} if errors else {uid: f"i-{uid}" for uid in made}
+        return WaveReport(made, errors, instance_ids=ids)
 
     def forget(self, provider: str, wave: str, uids: set[str]) -> None:
         self.forgotten |= uids

@@ -109,6 +109,23 @@ def test_a_lost_machine_is_made_again_under_the_same_identity(rig: Rig) -> None:
     assert len(rig.cloud.alive) == 1
 
 
+def test_a_machine_that_a_listing_lacks_is_looked_for_again_before_it_is_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not answer at this moment, either."""
+    monkeypatch.setattr("tango_cloud.orchestration.readiness._DOUBT_SECONDS", 60.0)
+    machine = ready(rig)
+    rig.cloud.hidden.add(machine.instance_id)
+    rig.transport.reachable = lambda _: False
+    with pytest.raises(NotReadyInTime, match="show it again"):
+        rig.fleet.wait(KEY, 0.1)
+    rig.cloud.hidden.clear()
+    with pytest.raises(NotReadyInTime, match="SSH"):
+        rig.fleet.wait(KEY, 0.1)
+    rig.transport.reachable = lambda _: True
+    assert rig.fleet.wait(KEY, 10).uid == machine.uid
+
+
 def test_a_machine_destroyed_by_another_is_made_again_by_wait(rig: Rig) -> None:
     first = ready(rig)
     rig.fleet.destroy_and_wait(KEY, 10)
@@ -124,18 +141,21 @@ def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Ri
 
 
 def test_all_who_wait_for_a_boot_share_a_listing(rig: Rig) -> None:
-    rig.cloud.poll_interval = 60.0
     rig.transport.refuse = MachineUnreachable("it boots")
-    request(rig)
+    machine = request(rig)
 
-    def wait() -> bool:
+    def wait(seconds: float) -> bool:
         with pytest.raises(NotReadyInTime, match="SSH"):
-            rig.fleet.wait(KEY, 0.8)
+            rig.fleet.wait(KEY, seconds)
         return True
 
+    wait(0.5)
+    assert state_of(rig, machine) is State.STARTING
+    rig.cloud.poll_interval = 60.0
+    before = rig.cloud.listings
     with ThreadPoolExecutor(10) as pool:
-        assert all(pool.map(lambda _: wait(), range(10)))
-    assert rig.cloud.listings < 6
+        assert all(pool.map(wait, [0.6] * 10))
+    assert rig.cloud.listings == before
 
 
 def test_a_wrong_host_key_fails_the_machine_for_good(rig: Rig) -> None:

@@ -58,12 +58,23 @@ def test_a_lost_machine_is_struck_off_and_asked_for_anew_by_who_needs_it(rig: Ri
     rig.cloud.alive.clear()
     assert _run(rig) == {}, "clouds answer late"
     _later(rig)
+    rig.transport.reachable = lambda _: False
     assert _run(rig) == {Kind.LOST: ""}
     now = rig.ledger.machines.get(machine.uid)
     assert now is not None
     assert (now.state, now.reason) == (State.GONE, Reason.LOST)
     assert rig.cloud.discarded == [machine.wave]
+    rig.transport.reachable = lambda _: True
     assert rig.fleet.wait(KEY, 10).uid != machine.uid
+
+
+def test_who_answers_is_not_lost_whatever_the_listings_lack(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.cloud.hidden.add(machine.instance_id)
+    _later(rig)
+    assert _run(rig) == {Kind.LOST: "it answers, though the cloud does not show it"}
+    assert state_of(rig, machine) is State.READY
+    assert rig.cloud.alive
 
 
 def test_who_is_back_at_the_second_look_is_not_lost(rig: Rig) -> None:

@@ -172,6 +172,32 @@ def test_a_machine_that_the_listing_lacks_is_removed_by_the_id_it_had(rig: Rig) 
     assert not rig.cloud.alive
 
 
+def test_a_machine_that_no_listing_has_shown_yet_is_removed_by_the_id_that_its_apply_told(
+    rig: Rig,
+) -> None:
+    machine = book(rig, KEY)
+    rig.cloud.hidden.add(f"i-{machine.uid}")
+    rig.committer.kick_creation()
+    wait_until(lambda: rig.cloud.applies)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert rig.cloud.terminated == [f"i-{machine.uid}"]
+    assert not rig.cloud.alive
+
+
+def test_what_the_listing_lacks_and_could_not_be_asked_for_yet_is_not_called_gone(rig: Rig) -> None:
+    keys = [MachineKey("prod", n, "local") for n in range(2)]
+    for key in keys:
+        book(rig, key)
+    machines = [rig.fleet.wait(key, 10) for key in keys]
+    rig.cloud.hidden.update(machine.instance_id for machine in machines)
+    for machine in machines:
+        rig.ledger.machines.move(machine.uid, State.DESTROYING)
+    rig.cloud.removal_rate = Rate(burst=1, per_second=0.001)
+    left = rig.waves.remove(machines[0].wave, "fake", machines)
+    assert len(rig.cloud.terminated) == 1
+    assert {instance.uid for instance in rig.cloud.alive.values()} == left
+
+
 def test_destroying_the_unknown_is_success(rig: Rig) -> None:
     rig.fleet.destroy_and_wait(KEY, 1)
 
