@@ -160,6 +160,13 @@ class _Watch:
         if self._line:
             self._take_line(bytes(self._line))
             self._line.clear()
+        self._end_plugins()
+
+    def _end_plugins(self) -> None:
+        """A Terraform that was killed has not: they would wait for it for ever."""
+        if self._process.returncode < 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _streams(self) -> Sequence[tuple[IO[bytes], Callable[[bytes], None]]]:
         stdout, stderr = self._process.stdout, self._process.stderr

@@ -22,7 +22,7 @@ _CONNECTIONS, _CACHE_BYTES = 5, 2 * MIB
 """As many are pooled, and each keeps so much of the ledger, which grows by its events."""
 LEDGER_HANDLES = 31
 """The pool may hold fifteen connections, of two files each, and one file for all of them."""
-OBJECTS = 50
+OBJECTS = 200
 """Of any one class: there are caches that fill, none of them for each machine."""
 BUILTINS = 1000
 """Of tuples, functions and the like, which caches are made of. A connection to SQLite also keeps

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from tango_cloud.core.errors import MachineUnreachable, TangoCloudError
 from tango_cloud.core.ledger import Ledger
-from tango_cloud.orchestration import offers
+from tango_cloud.orchestration import offers, readiness
 from tango_cloud.transports.protocol import RunLimits, RunOutcome
 from tango_cloud.vmms import TangoCloud, adapter
 
@@ -108,6 +108,7 @@ def _serve(place: Place, orders: Connection) -> None:
         "TANGO_CLOUD_MACHINE__GONE_SECONDS": str(PATIENCE),
     }
     vars(offers)["_FIRST_PAUSE"] = 0.01
+    vars(readiness)["_DOUBT_SECONDS"] = 0.1
     rig = place.rig(place.cloud())
     deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
     vars(adapter)["build_deployment"] = lambda _settings: deployment

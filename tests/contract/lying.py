@@ -106,7 +106,7 @@ class LyingCloud:
         self, lies: Lies, cloud: Cloud
     ) -> None:
         lies.order("stale", lies.listing, delay=2)
-        lies.order("boot-delay", lies.creation, delay=4)
+        lies.order("boot-delay", lies.creation, delay=5)
         with ThreadPoolExecutor(1) as waiter:
             asked = ask(cloud)
             waiting = waiter.submit(wait, cloud, asked)

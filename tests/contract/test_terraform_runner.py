@@ -295,8 +295,11 @@ def test_one_that_ignores_the_interrupt_is_killed_with_its_children(tmp_path: Pa
 
 
 def test_one_that_somebody_else_kills_is_told_apart(tmp_path: Path) -> None:
+    """And what it had started, as plugins are, ends with it."""
+    terraform = _script(tmp_path, "sleep 600 & echo $! >child\nkill -KILL $$")
     with pytest.raises(TerraformKilled):
-        _script(tmp_path, "kill -KILL $$").run(["apply"], tmp_path)
+        terraform.run(["apply"], tmp_path)
+    assert _dead(int((tmp_path / "child").read_text()))
 
 
 def test_a_daemon_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
