@@ -90,7 +90,7 @@ class Deployment:
         self.marks.append(mark)
         return self.job(name, f"all:\n\t{before}\n\t@sleep {mark}\n"), mark
 
-    def wait_until_running(self, mark: str, seconds: float = 60) -> psutil.Process:
+    def wait_until_running(self, mark: str, seconds: float = 150) -> psutil.Process:
         """Return once a process has `mark` among its arguments."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
