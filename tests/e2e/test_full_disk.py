@@ -28,7 +28,7 @@ def small(tmp_path: Path) -> Iterator[Deployment]:
         with leaving_nothing(deployment):
             yield deployment
     finally:
-        subprocess.run(["umount", str(deployment.state)], check=True)
+        subprocess.run(["umount", "--lazy", str(deployment.state)], check=True)
 
 
 @pytest.mark.parametrize(
