@@ -189,6 +189,8 @@ def test_what_the_listing_lacks_and_could_not_be_asked_for_yet_is_not_called_gon
     for key in keys:
         book(rig, key)
     machines = [rig.fleet.wait(key, 10) for key in keys]
+    # While it is applied, one that is not shown may yet come up.
+    wait_until(lambda: not rig.ledger.waves.applying("prod"))
     rig.cloud.hidden.update(machine.instance_id for machine in machines)
     for machine in machines:
         rig.ledger.machines.move(machine.uid, State.DESTROYING)
