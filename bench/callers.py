@@ -12,7 +12,8 @@ from bench import report
 from bench.deployment import BARE_SSHD, FROM_PIP, ISOLATED, PREFIX, fleet_of, settings_of
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.wiring import ledger_url
-from tests.callers import APPLY_SECONDS, DEPLOYMENT, Callers, callers, ledger_in
+from tests.callers import APPLY_SECONDS, DEPLOYMENT, Callers, callers
+from tests.deployment import ledger_in
 
 PROCESSES = 4
 THREADS = 250

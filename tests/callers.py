@@ -20,11 +20,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tango_cloud.core.ledger import Ledger
 from tango_cloud.vmms import adapter
 
+from .deployment import ledger_in
 from .shared_cloud import SharedCloud
-from .unit.conftest import build_rig
+from .unit.conftest import build_rig, deployment_of
 from .unit.fakes import FakeTransport
 
 APPLY_SECONDS = 0.5
@@ -96,10 +96,6 @@ def _told(process: subprocess.Popen[str]) -> Any:
     return json.loads(process.stdout.readline())
 
 
-def ledger_in(folder: Path) -> Ledger:
-    return Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", folder)
-
-
 def cloud_in(folder: Path) -> SharedCloud:
     return SharedCloud(folder / "cloud", APPLY_SECONDS)
 
@@ -107,8 +103,7 @@ def cloud_in(folder: Path) -> SharedCloud:
 def _stand_in(folder: Path) -> None:
     """Let the VMMS of this process find the folder instead of a cloud."""
     rig = build_rig(ledger_in(folder), cloud_in(folder), FakeTransport(), folder, DEPLOYMENT)
-    deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
-    vars(adapter)["build_deployment"] = lambda _settings: deployment
+    vars(adapter)["build_deployment"] = lambda _settings: deployment_of(rig)
 
 
 def _main(ids: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from tango_cloud.core import tags
+from tango_cloud.core.ledger import Ledger
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = CHECKOUT / "examples"
@@ -193,6 +194,11 @@ def make_deployment(folder: Path, **more: str) -> Deployment:
         **more,
     }
     return Deployment(folder, environment)
+
+
+def ledger_in(state: Path) -> Ledger:
+    """The books that a deployment with this state folder has by itself."""
+    return Ledger(f"sqlite:///{state / 'ledger.sqlite3'}", state)
 
 
 def _tells(process: psutil.Process, mark: str) -> bool:

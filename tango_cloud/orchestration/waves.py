@@ -102,7 +102,7 @@ class Waves:
             self._connections.close(uid)
         # Looked up before the listing: an apply that ends in between has shown all it made.
         applying = self._is_applying(wave)
-        shown, left = self._terminate(provider, machines)
+        shown, left = self._terminate(provider, uids)
         gone = (uids & shown if applying else uids) - left
         dropped = False
         if gone and not applying:
@@ -244,7 +244,7 @@ class Waves:
         elif self._ledger.machines.move(machine.uid, State.FAILED, verdict.reason, str(error)):
             log.error("%s: %s", machine.key, error)
 
-    def _terminate(self, provider: str, machines: Sequence[Machine]) -> tuple[set[str], set[str]]:
+    def _terminate(self, provider: str, uids: set[str]) -> tuple[set[str], set[str]]:
         """Ask the cloud to remove these machines, of very many as many as it lets us ask for now;
         also those that its listing lacks, by the ids they had: a listing may be late, or in part.
         Returns which it showed, and which it still does.
@@ -252,7 +252,6 @@ class Waves:
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         site = self._sites[provider]
-        uids = {machine.uid for machine in machines}
         found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
         shown = {instance.uid for instance in found}
         standing = {i.instance_id: i.uid for i in found if i.status is not InstanceStatus.STOPPING}

@@ -11,11 +11,10 @@ from typing import Any
 
 import psutil
 
-from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, Wave
 
-from ..deployment import Deployment
+from ..deployment import Deployment, ledger_in
 from ..waiting import wait_until
 from .journal import lines
 
@@ -77,7 +76,7 @@ def assert_agreed(deployment: Deployment) -> Sequence[Machine]:
 
 
 def picture_of(deployment: Deployment) -> Picture:
-    ledger = Ledger(f"sqlite:///{deployment.state / 'ledger.sqlite3'}", deployment.state)
+    ledger = ledger_in(deployment.state)
     try:
         return Picture(
             ledger.machines.all_live(deployment.prefix),

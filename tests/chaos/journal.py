@@ -10,7 +10,6 @@ from pathlib import Path
 def note(file: Path, line: str) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{line}\n".encode())
-    os.fsync(descriptor)
     os.close(descriptor)
 
 

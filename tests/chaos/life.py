@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .journal import note
 from .points import install
+from .steps import JOB, steps
 
 if TYPE_CHECKING:
     from tango_cloud.vmms import TangoCloud
@@ -46,19 +46,11 @@ def main(state: Path, folder: Path) -> None:
 
 
 def _live(cloud: TangoCloud, folder: Path, number: int) -> None:
-    vm = SimpleNamespace(id=number, name="vm", image=None, cores=None, memory=None, disk=None)
     job = SimpleNamespace(localFile=str(makefile(folder, number)), destFile="Makefile")
-    steps: dict[str, Callable[[], object]] = {
-        "initializeVM": lambda: cloud.initializeVM(vm),
-        "waitVM": lambda: cloud.waitVM(vm, _SECONDS),
-        "copyIn": lambda: cloud.copyIn(vm, [job]),
-        "runJob": lambda: cloud.runJob(vm, 30, 10_000),
-        "copyOut": lambda: cloud.copyOut(vm, str(output(folder, number))),
-        "safeDestroyVM": lambda: cloud.safeDestroyVM(vm),
-    }
-    for name, step in steps.items():
+    each = steps(cloud, number, [job], output(folder, number), _SECONDS)
+    for name in (*JOB, "safeDestroyVM"):
         note(folder / "journal", f"{number} {name} begins")
-        note(folder / "journal", f"{number} {name} {step()}")
+        note(folder / "journal", f"{number} {name} {each[name]()}")
 
 
 if __name__ == "__main__":

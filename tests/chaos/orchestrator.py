@@ -7,24 +7,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 
 from tango_cloud.core.errors import MachineUnreachable, TangoCloudError
-from tango_cloud.core.ledger import Ledger
 from tango_cloud.orchestration import offers, readiness
 from tango_cloud.transports.protocol import RunLimits, RunOutcome
 from tango_cloud.vmms import TangoCloud, adapter
 
+from ..deployment import ledger_in
 from ..shared_cloud import SharedCloud
-from ..unit.conftest import Rig, build_rig
+from ..unit.conftest import Rig, build_rig, deployment_of
 from ..unit.fakes import OUTCOME, FakeSession, FakeTransport
 from .journal import note
+from .steps import steps
 
 DEPLOYMENT = "walk"
 APPLY_SECONDS, JOB_SECONDS, PATIENCE = 0.05, 0.05, 4.0
@@ -61,8 +61,7 @@ class Place:
         transport = FakeTransport()
         transport.reachable = cloud.reachable
         transport.on_run = partial(self._run, cloud)
-        ledger = Ledger(f"sqlite:///{self.folder / 'ledger.sqlite3'}", self.folder)
-        return build_rig(ledger, cloud, transport, self.folder, DEPLOYMENT)
+        return build_rig(ledger_in(self.folder), cloud, transport, self.folder, DEPLOYMENT)
 
     def _run(self, cloud: SharedCloud, session: FakeSession, limits: RunLimits) -> RunOutcome:
         """A job notes that it runs; its machine may end meanwhile."""
@@ -110,8 +109,7 @@ def _serve(place: Place, orders: Connection) -> None:
     vars(offers)["_FIRST_PAUSE"] = 0.01
     vars(readiness)["_DOUBT_SECONDS"] = 0.1
     rig = place.rig(place.cloud())
-    deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
-    vars(adapter)["build_deployment"] = lambda _settings: deployment
+    vars(adapter)["build_deployment"] = lambda _settings: deployment_of(rig)
     vmms = TangoCloud()
     orders.send(_READY)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -133,20 +131,13 @@ def _received(orders: Connection) -> Order | None:
 
 def _take(place: Place, vmms: TangoCloud, rig: Rig, order: Order) -> None:
     names, number = order
-    vm = SimpleNamespace(id=number, name="vm", image=None, cores=None, memory=None, disk=None)
-    steps: dict[str, Callable[[], object]] = {
-        "initializeVM": lambda: vmms.initializeVM(vm),
-        "waitVM": lambda: vmms.waitVM(vm, PATIENCE),
-        "copyIn": lambda: vmms.copyIn(vm, []),
-        "runJob": lambda: vmms.runJob(vm, 30, 10_000),
-        "copyOut": lambda: vmms.copyOut(vm, str(place.folder / f"{number}.out")),
-        "destroyVM": lambda: vmms.destroyVM(vm),
-        "safeDestroyVM": lambda: vmms.safeDestroyVM(vm),
+    each = {
+        **steps(vmms, number, [], place.folder / f"{number}.out", PATIENCE),
         "reconcile": lambda: _reconcile(rig),
     }
     for name in names:
         note(place.journal, f"{number} {name} begins")
-        note(place.journal, f"{number} {name} {steps[name]()}")
+        note(place.journal, f"{number} {name} {each[name]()}")
 
 
 def _reconcile(rig: Rig) -> str:

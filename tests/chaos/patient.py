@@ -15,7 +15,6 @@ import itertools
 import json
 import logging
 import math
-import os
 import random
 import signal
 import sys
@@ -30,6 +29,8 @@ from types import SimpleNamespace
 
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.vmms import TangoCloud
+
+from .journal import note
 
 WORKERS = 12
 _READY_SECONDS = 60
@@ -62,9 +63,7 @@ class Place:
     jobs: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def note(self, line: str) -> None:
-        descriptor = os.open(self.folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{line}\n".encode())
-        os.close(descriptor)
+        note(self.folder / "journal", line)
 
 
 class Life:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .scene import Death
+from .tables import table
 
 NOT_REACHED = "not reached in this life"
 UNHURT = "nothing to mend"
@@ -37,7 +38,7 @@ def render(outcomes: Sequence[Outcome]) -> str:
     mended = Counter(what for outcome in outcomes for what in outcome.death.mended)
     return "\n".join(
         [
-            *_table(outcomes),
+            *table(_HEADS, _rows(outcomes)),
             "",
             *(f"- {what}: {times}" for what, times in mended.most_common()),
             "",
@@ -47,9 +48,7 @@ def render(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    yield f"| {' | '.join(_HEADS)} |"
-    yield f"|{'---|' * len(_HEADS)}"
+def _rows(outcomes: Sequence[Outcome]) -> Iterator[Sequence[object]]:
     groups = dict.fromkeys((outcome.cloud, outcome.kind) for outcome in outcomes)
     for cloud, kind in groups:
         these = [one for one in outcomes if (one.cloud, one.kind) == (cloud, kind)]
@@ -57,14 +56,15 @@ def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield _row("all", "", outcomes)
 
 
-def _row(cloud: str, kind: str, outcomes: Sequence[Outcome]) -> str:
+def _row(cloud: str, kind: str, outcomes: Sequence[Outcome]) -> Sequence[object]:
     sound = [one for one in outcomes if not one.wrong]
     died = [one for one in sound if one.death.died]
-    figures = (
+    return (
+        cloud,
+        kind,
         len(outcomes),
         len(died),
         sum(bool(one.death.mended) for one in died),
         len(sound) - len(died),
         len(outcomes) - len(sound),
     )
-    return f"| {cloud} | {kind} | {' | '.join(map(str, figures))} |"

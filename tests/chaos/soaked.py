@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from .measures import MIB, Measures
+from .tables import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,7 @@ def _lines(soaked: Soaked) -> Iterator[str]:
 def _table(looks: Sequence[Look]) -> Iterator[str]:
     rows = [{"when": look.when, **look.done, **_cells(look.measures)} for look in looks]
     if rows:
-        yield _row(rows[0])
-        yield f"|{'---|' * len(rows[0])}"
-    yield from (_row(row.values()) for row in rows)
-
-
-def _row(cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+        yield from table(list(rows[0]), (row.values() for row in rows))
 
 
 def _cells(measures: Measures) -> Mapping[str, object]:

@@ -28,18 +28,18 @@ from ..unit.conftest import MINIMUM_AGE
 from .invariants import Picture, assert_consistent, assert_jobs_are_as_told, host_keys_in
 from .journal import lines
 from .orchestrator import DEPLOYMENT, Orchestrator, Place
+from .steps import JOB
 
 PROCESSES = 3
-LIFE = ("initializeVM", "waitVM", "copyIn", "runJob", "copyOut")
 IDS = (1000, 1001, 1002)
 ORDERS = st.lists(
     st.tuples(
         st.integers(0, PROCESSES - 1),
         st.sampled_from(
             [
-                LIFE,
-                (*LIFE, "safeDestroyVM"),
-                *((name,) for name in (*LIFE, "destroyVM", "safeDestroyVM", "reconcile")),
+                JOB,
+                (*JOB, "safeDestroyVM"),
+                *((name,) for name in (*JOB, "destroyVM", "safeDestroyVM", "reconcile")),
             ]
         ),
         st.sampled_from(IDS),
@@ -140,7 +140,7 @@ class Walk(RuleBasedStateMachine):
         """While it applies a wave, unless all machines are there already."""
         last = Orchestrator(self._place)
         for number in IDS:
-            last.ask((LIFE, number))
+            last.ask((JOB, number))
         deadline = time.monotonic() + _AT_WORK_SECONDS
         while not self._judge.ledger.waves.applying(DEPLOYMENT) and time.monotonic() < deadline:
             time.sleep(0.005)

@@ -38,6 +38,8 @@ class Lies(ABC):
     """What a deployment's cloud gets wrong on order."""
 
     deployment: EmulatedDeployment
+    fault: ClassVar[Any]
+    """The class of its emulation's faults."""
     listing: ClassVar[str]
     creation: ClassVar[str]
     removal: ClassVar[str]
@@ -45,9 +47,9 @@ class Lies(ABC):
     failure: ClassVar[str]
     """Its code of an error that is its own fault."""
 
-    @abstractmethod
-    def order(self, effect: Any, action: str, **more: Any) -> None:
+    def order(self, effect: str, action: str, **more: object) -> None:
         """A fault, until it is over or `stop` is called."""
+        self.deployment.emulation.order(self.fault(effect, action, **more))
 
     @abstractmethod
     def go_away(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from emulation.client import Fault
@@ -15,13 +14,11 @@ from .lying import Lies, LyingCloud
 @dataclass
 class AwsLies(Lies):
     deployment: AwsDeployment
+    fault = Fault
     listing = "ec2:DescribeInstances"
     creation = "ec2:RunInstances"
     removal = "ec2:TerminateInstances"
     failure = "InternalError"
-
-    def order(self, effect: Any, action: str, **more: Any) -> None:
-        self.deployment.emulation.order(Fault(effect, action, **more))
 
     def go_away(self) -> None:
         self.order("unreachable", "*")

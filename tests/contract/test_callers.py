@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tango_cloud.core.lifecycle import State
 
-from ..callers import DEPLOYMENT, callers, cloud_in, ledger_in
+from ..callers import DEPLOYMENT, callers, cloud_in
+from ..deployment import ledger_in
 
 PROCESSES, THREADS, SHARED = 4, 25, 5
 

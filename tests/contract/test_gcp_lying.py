@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -15,13 +14,11 @@ from .lying import Lies, LyingCloud
 @dataclass
 class GcpLies(Lies):
     deployment: GcpDeployment
+    fault = Fault
     listing = "instances.aggregatedList"
     creation = "instances.insert"
     removal = "instances.delete"
     failure = "backendError"
-
-    def order(self, effect: Any, action: str, **more: Any) -> None:
-        self.deployment.emulation.order(Fault(effect, action, **more))
 
     def go_away(self) -> None:
         self.order("unreachable", "*", region=REGIONS[0])

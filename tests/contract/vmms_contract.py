@@ -9,7 +9,6 @@ import copy
 import json
 import os
 import pickle
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import pytest
 from tango_cloud import TangoCloud
 
 from ..deployment import Deployment
+from ..small_disk import small_disk
 
 TRUE = "all:\n\t@echo ran\n"
 READY_SECONDS = 120
@@ -269,15 +269,12 @@ def a_full_disk_on_this_side_fails_copy_out_and_nothing_else(
         pytest.skip("making a small disk takes root")
     full = site.deployment.folder / "full"
     full.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(full)], check=True)
-    try:
+    with small_disk(full, "16k"):
         run(vm, "all:\n\t@head -c 50000 /dev/zero\n")
         (full / "output").write_text("what was there before")
         assert vmms.copyOut(vm, str(full / "output")) == -1
         assert (full / "output").read_text() == "what was there before"
         assert [path.name for path in full.iterdir()] == ["output"]
-    finally:
-        subprocess.run(["umount", str(full)], check=True)
     assert vmms.copyOut(vm, str(site.deployment.folder / "no" / "such" / "folder")) == -1
     assert vmms.copyOut(vm, str(site.deployment.folder / "output")) == 0
 

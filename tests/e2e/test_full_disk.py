@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from ..chaos.invariants import assert_agreed, reconcile
 from ..deployment import Deployment, leaving_nothing, make_deployment
+from ..small_disk import small_disk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making a small disk takes root")
 
@@ -22,13 +22,8 @@ def small(tmp_path: Path) -> Iterator[Deployment]:
     """Its state is on a disk of its own."""
     deployment = make_deployment(tmp_path)
     deployment.state.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(deployment.state)]
-    subprocess.run(mount, check=True)
-    try:
-        with leaving_nothing(deployment):
-            yield deployment
-    finally:
-        subprocess.run(["umount", "--lazy", str(deployment.state)], check=True)
+    with small_disk(deployment.state, "8m"), leaving_nothing(deployment):
+        yield deployment
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -85,6 +86,11 @@ def build_rig(
     )
     rig = Rig(fleet, committer, waves, ledger, cloud, transport, host_keys, reconciler)
     return rig
+
+
+def deployment_of(rig: Rig) -> Any:
+    """What the wiring gives to the VMMS, as far as that uses it."""
+    return SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tango_cloud.core.errors import (
 from tango_cloud.transports.protocol import RunLimits, RunOutcome
 from tango_cloud.vmms import TangoCloud, adapter
 
-from .conftest import Rig, build_rig
+from .conftest import Rig, build_rig, deployment_of
 from .fakes import OUTCOME, FakeSession
 
 
@@ -44,8 +44,7 @@ def _vmms(rig: Rig, monkeypatch: pytest.MonkeyPatch, folder: Path) -> TangoCloud
     monkeypatch.setenv("TANGO_CLOUD_PREFIX", "prod")
     monkeypatch.setenv("TANGO_CLOUD_PROVIDER", "fake")
     monkeypatch.setenv("TANGO_CLOUD_MACHINE__GONE_SECONDS", "2")
-    deployment = SimpleNamespace(fleet=rig.fleet, background=SimpleNamespace(start=lambda: None))
-    monkeypatch.setattr(adapter, "build_deployment", lambda _settings: deployment)
+    monkeypatch.setattr(adapter, "build_deployment", lambda _settings: deployment_of(rig))
     return TangoCloud()
 
 
