@@ -35,7 +35,7 @@ from tango_cloud.terraform.binary import resolve
 from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Terraform
-from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs
+from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs, write_whole
 
 _OUTPUT = "envelope.json"
 _WAVE = re.compile(r"[0-9a-f]{12}")
@@ -206,7 +206,7 @@ class Stacks:
             folder, inputs, refresh=True, controls=Controls(cancelled=self._cancel.is_set)
         )
         envelope = result.outputs["envelope"]
-        output.write_text(json.dumps(envelope))
+        write_whole(output, json.dumps(envelope))
         return envelope
 
     def _doubt_envelope(self, provider: Provider, failure: TerraformError) -> None:

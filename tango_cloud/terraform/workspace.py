@@ -290,7 +290,7 @@ class Workspaces:
                 shutil.rmtree(folder, ignore_errors=True)
                 copy_module(module, folder)
                 if block is not None:
-                    _write(folder / BACKEND, block)
+                    write_whole(folder / BACKEND, block)
                 self._init(folder, environment, controls)
                 (folder / _READY).touch()
         return workspace
@@ -313,7 +313,7 @@ class Workspaces:
 def write_inputs(stack: Path, inputs: Mapping[str, object]) -> None:
     """Keep the inputs of a stack: Terraform wants them for its removal too."""
     stack.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(stack / INPUTS, json.dumps(dict(inputs), indent=1))
+    write_whole(stack / INPUTS, json.dumps(dict(inputs), indent=1))
 
 
 def _again_if(lost: Callable[[BaseException], bool]) -> tenacity.Retrying:
@@ -340,7 +340,8 @@ def _was_first_too(error: BaseException) -> bool:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """For our eyes only; all of it or nothing, whenever this process is killed."""
     temporary = path.with_name(f"{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
