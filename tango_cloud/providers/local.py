@@ -7,6 +7,7 @@ folder per machine.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
@@ -14,7 +15,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ from tango_cloud.providers.protocol import Bootstrap, Check, Provider, Stray
 from tango_cloud.terraform.modules import modules_root
 
 NAME = "local"
+_HALF_MADE = ".new-"
+"""Before the id: the folder of a machine that is being made, as the machine program has it."""
 _STOP_SECONDS = 90
 _STOPS_AT_ONCE = 4
 _STATUSES = {
@@ -223,12 +226,20 @@ class LocalProvider:
         return found
 
     def strays(self, deployment: str) -> Sequence[Stray]:
-        """The folders of machines that died together with their supervisors, as in a reboot."""
-        return [
+        """The folders of machines that died together with their supervisors, as in a reboot; and
+        those that were being made then, which do not tell yet whose they are."""
+        dead = [
             Stray(instance.instance_id, "folder", instance.created)
             for instance in self.instances(deployment)
             if instance.status is InstanceStatus.GONE
         ]
+        return [*dead, *self._half_made()]
+
+    def _half_made(self) -> Iterator[Stray]:
+        for folder in (self._root / "instances").glob(f"{_HALF_MADE}i-*"):
+            with contextlib.suppress(FileNotFoundError):  # it is a machine by now
+                changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
+                yield Stray(folder.name.removeprefix(_HALF_MADE), "half-made folder", changed)
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         self.terminate(ids)

@@ -221,8 +221,13 @@ def test_the_folder_of_a_machine_that_died_with_its_supervisor_is_a_stray(cloud:
         if instance.instance_id in " ".join(process.info["cmdline"] or ()):
             process.kill()
     cloud.wait_until("prod", ())
+    folder = document_path(cloud, instance).parent
+    half_made = folder.with_name(".new-i-00000000000d")  # as when its start dies, too
+    half_made.mkdir()
     assert isinstance(cloud.provider, Strays)
-    assert [stray.id for stray in cloud.provider.strays("prod")] == [instance.instance_id]
-    cloud.provider.remove_strays([instance.instance_id])
-    assert not document_path(cloud, instance).parent.exists()
+    strays = [stray.id for stray in cloud.provider.strays("prod")]
+    assert strays == [instance.instance_id, "i-00000000000d"]
+    cloud.provider.remove_strays(strays)
+    assert not folder.exists()
+    assert not half_made.exists()
     assert cloud.provider.strays("prod") == []

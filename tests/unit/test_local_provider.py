@@ -92,6 +92,18 @@ def test_the_folder_of_a_machine_whose_processes_are_all_dead_is_a_stray(
     assert stray.created == dt.datetime(2030, 1, 31, 11, 0, 0, 250_000, dt.UTC)
 
 
+def test_the_folder_of_a_machine_that_never_came_to_be_is_a_stray(
+    provider: LocalProvider, write: Write
+) -> None:
+    instances = write().parents[1]
+    half = instances / ".new-i-00000000000d"
+    half.mkdir()
+    os.utime(half, (1_000_000, 1_000_000))
+    (stray,) = provider.strays("prod")
+    assert (stray.id, stray.kind) == ("i-00000000000d", "half-made folder")
+    assert stray.created == dt.datetime.fromtimestamp(1_000_000, dt.UTC)
+
+
 def test_an_instance_is_what_its_document_says(provider: LocalProvider, write: Write) -> None:
     write()
     (found,) = provider.instances("prod")
