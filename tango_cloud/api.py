@@ -22,11 +22,13 @@ from tango_cloud.core.sections import JobSettings, MachineSettings
 from tango_cloud.core.settings import Settings, load
 from tango_cloud.jobs.execution import execute
 from tango_cloud.jobs.job import Job, JobResult, load_directory
+from tango_cloud.orchestration import ansible_inventory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
+from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Outcome
 from tango_cloud.transports.protocol import MachineReport, OnOutput, RunLimits
-from tango_cloud.wiring import build_deployment
+from tango_cloud.wiring import build_deployment, state_folder
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -176,6 +178,18 @@ class Cloud:
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         return self._fleet.entries()
+
+    def ansible_inventory(self) -> Mapping[str, Any]:
+        """The machines that can be used, as a dynamic inventory tells them to Ansible.
+
+        The host keys that it refers to are in a file of the state folder, written anew each time.
+        Raises as `machines`.
+        """
+        folder = state_folder(self.settings)
+        known_hosts = folder / ansible_inventory.KNOWN_HOSTS
+        machines = ansible_inventory.usable(self.machines())
+        ansible_inventory.write_known_hosts(machines, known_hosts)
+        return ansible_inventory.document(machines, client_key(folder).file, known_hosts)
 
     def history(self, name: str) -> Sequence[Event]:
         """The story of the machines that bore this id or instance name, oldest first."""

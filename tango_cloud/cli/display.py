@@ -16,9 +16,10 @@ out = Console()
 errors = Console(stderr=True)
 
 
-def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows for other programs: one JSON array, keys as documented in docs/cli.md."""
-    print(json.dumps(list(rows), indent=2, default=str))  # noqa: T201
+def print_json(told: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object, or rows as one array, for other programs; docs/cli.md has the keys."""
+    plain = told if isinstance(told, Mapping) else list(told)
+    print(json.dumps(plain, indent=2, default=str))  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -14,6 +14,7 @@ from tango_cloud.cli.destroy import destroy
 from tango_cloud.cli.display import errors
 from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.cli.inventory import inventory
 from tango_cloud.cli.reap import reap
 from tango_cloud.cli.reconcile import reconcile, recover
 from tango_cloud.cli.run import run
@@ -37,6 +38,7 @@ Settings come from `tango-cloud.toml` and `TANGO_CLOUD_*` variables (docs/settin
 )
 app.command()(run)
 app.command()(vms)
+app.command()(inventory)
 app.command()(destroy)
 app.command()(doctor)
 app.command()(history)

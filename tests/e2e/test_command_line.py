@@ -95,6 +95,10 @@ def test_kept_machines_are_listed_told_about_and_destroyed(deployment: Deploymen
     assert [(vm["id"], vm["state"]) for vm in listed] == [(100000, "ready")]
     assert listed[0]["instance_name"] == "tango-100000-local"
     assert "100000" in deployment.run("vms").stdout
+    told = json.loads(deployment.run("inventory", "--host", "tango-100000-local").stdout)
+    assert (told["tango_instance_id"], told["tango_state"]) == (listed[0]["instance_id"], "ready")
+    unknown = deployment.run("inventory", "--host", "nobody")
+    assert (unknown.returncode, "tango-100000-local" in unknown.stderr) == (2, True)
     missing = deployment.run("destroy", "4711")
     assert (missing.returncode, "no such machine" in missing.stderr) == (2, True)
     assert deployment.run("destroy", "100000").returncode == 0
