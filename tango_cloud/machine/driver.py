@@ -17,6 +17,7 @@ from tango_cloud.machine.failures import DAMAGED, Failure
 from tango_cloud.machine.launch import Sandbox
 from tango_cloud.machine.output import Output
 from tango_cloud.machine.rlimits import Limits
+from tango_cloud.machine.usage import Usage
 from tango_cloud.machine.wire import SAFE_WRITE, Wire
 
 GRACE_SECONDS = 1.0
@@ -53,6 +54,7 @@ class Driver:
         self._outgoing = b""
         self._next_tick = 0.0
         self._kill_at = float("inf")
+        self._usage = Usage()
         self.stopped = ""
         """Why the job was stopped: one of this module's words, or empty."""
         self.stopped_detail = ""
@@ -72,12 +74,12 @@ class Driver:
             with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
                 sandbox.go(limits)
             try:
-                ended, usage = self._attend(woken, watch, began, began + limits.wall_seconds)
+                ended = self._attend(woken, watch, began, began + limits.wall_seconds)
             except BaseException:  # also when the agent is told to end
                 sandbox.discard()
                 raise
             wall_seconds = time.monotonic() - began
-        if not processes.end_descendants(_END_SECONDS, self._spared):
+        if not processes.end_descendants(_END_SECONDS, self._spared, self._usage.reaped):
             raise Failure(DAMAGED, "processes of the job cannot be killed")
         self._drain()
         if not self.stopped:
@@ -92,16 +94,15 @@ class Driver:
             "timed_out": self.stopped == TIME,
             "disk_exceeded": self.stopped == DISK,
             "wall_seconds": wall_seconds,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "peak_memory_bytes": usage.ru_maxrss * _MAXRSS_UNIT,
+            "cpu_seconds": self._usage.cpu_seconds,
+            "peak_memory_bytes": self._usage.peak_memory_bytes,
             "output_bytes": self._output.total,
             "level": sandbox.level.name,
         }
 
-    def _attend(
-        self, woken: int, watch: DiskWatch, began: float, deadline: float
-    ) -> tuple[int, Any]:
-        """Serve the job's output, its limits and the connection until its first process ends."""
+    def _attend(self, woken: int, watch: DiskWatch, began: float, deadline: float) -> int:
+        """Serve the job's output, its limits and the connection until its first process ends;
+        return its wait status."""
         reader = self._sandbox.output
         self._next_tick = began + _TICK_SECONDS
         reading = [reader, woken, self._wire.source]
@@ -121,7 +122,8 @@ class Driver:
                 reading.remove(self._wire.source)
             process, ended, usage = os.wait4(self._sandbox.process, os.WNOHANG)
             if process:
-                return ended, usage
+                self._usage.reaped(usage)
+                return ended
             now = time.monotonic()
             if now >= deadline:
                 deadline = float("inf")
@@ -137,12 +139,14 @@ class Driver:
             return
         self.stopped, self.stopped_detail = reason, detail
         self._kill_at = time.monotonic()
+        found = processes.descendants(self._sandbox.process)
+        self._usage.look_at(found)  # once make has ended, its init takes the others with it
         if reason == TIME:
-            processes.send(processes.descendants(self._sandbox.process), signal.SIGTERM)
+            processes.send(found, signal.SIGTERM)
             self._kill_at += GRACE_SECONDS
 
     def _kill_when_due(self, now: float) -> None:
-        """Kill all but the first process, which ends when the rest has, and tells what they used.
+        """Kill all but the first process, which ends when the rest has.
 
         Again and again: a job that forks without end may get one past a single pass.
         """
@@ -150,6 +154,7 @@ class Driver:
             return
         found = processes.descendants(self._sandbox.process)
         processes.send(found, signal.SIGSTOP)
+        self._usage.look_at(found)
         processes.send(found or [self._sandbox.process], signal.SIGKILL)
         self._kill_at = now + _KILL_AGAIN_SECONDS
 
@@ -231,7 +236,3 @@ def _woken_by_children() -> Iterator[int]:
         signal.signal(signal.SIGCHLD, handler)
         os.close(reader)
         os.close(writer)
-
-
-_MAXRSS_UNIT = 1 if os.uname().sysname == "Darwin" else 1024
-"""Bytes in getrusage's unit of memory: kernels differ."""

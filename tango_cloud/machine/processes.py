@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 _PAUSE = 0.001
 """Seconds between two looks at processes that are being killed."""
@@ -53,9 +54,13 @@ def send(processes: list[int], number: int) -> None:
             os.kill(process, number)
 
 
-def end_descendants(seconds: float, spared: Collection[int] = ()) -> bool:
+def end_descendants(
+    seconds: float,
+    spared: Collection[int] = (),
+    on_reaped: Callable[[resource.struct_rusage], object] = lambda _: None,
+) -> bool:
     """Kill and reap all descendants of this process, but for the children `spared` and theirs;
-    whether none is left after `seconds`.
+    whether none is left after `seconds`. What each had used is told to `on_reaped`.
 
     This process must adopt orphans for that to include daemons. All are stopped before any is
     killed: something that forks as fast as it can would otherwise outrun the killing.
@@ -63,7 +68,9 @@ def end_descendants(seconds: float, spared: Collection[int] = ()) -> bool:
     deadline = time.monotonic() + seconds
     found: list[int] = []
     while True:
-        left = [child for child in _children() if child not in spared and not _reap(child)]
+        left = [
+            child for child in _children() if child not in spared and not _reap(child, on_reaped)
+        ]
         if not left:
             return True
         # Mostly there is just the init of a sandbox, dying: it needs no look at all processes.
@@ -89,12 +96,15 @@ def _children() -> list[int]:
         return [child for child, parent in parents().items() if parent == own]
 
 
-def _reap(child: int) -> bool:
+def _reap(child: int, on_reaped: Callable[[resource.struct_rusage], object]) -> bool:
     """Collect the child if it has ended; whether it is gone."""
     try:
-        return os.waitpid(child, os.WNOHANG)[0] == child
+        process, _, usage = os.wait4(child, os.WNOHANG)
     except ChildProcessError:
         return True
+    if process:
+        on_reaped(usage)
+    return process == child
 
 
 def shell_status(status: int) -> int:

@@ -50,8 +50,11 @@ class RunOutcome:
     """How a job ended.
 
     `exit_status` is make's, as a shell reports it (128 + N for signal N); None when it was stopped
-    for time or disk. `output_bytes` counts before the middle was elided. `level` is the isolation
-    that the machine gave: "bubblewrap", "namespaces" or "limits".
+    for time or disk. `cpu_seconds` is the processor time of make and all that it started; what
+    still ran when make ended by itself may be missing. `peak_memory_bytes` is the largest process',
+    and not less than the agent's own, which every process begins as. `output_bytes` counts before
+    the middle was elided. `level` is the isolation that the machine gave: "bubblewrap",
+    "namespaces" or "limits".
     """
 
     exit_status: int | None

@@ -157,6 +157,26 @@ def test_processes_are_limited(job: Runner) -> None:
     assert "sixteen" not in output
 
 
+# Hiding what it used
+
+
+HOARDER = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+held = b"x" * (50 << 20)
+while time.process_time() < 0.2: pass
+time.sleep(60)
+"""
+
+
+def test_is_killed_before_its_parent_could_tell_what_it_used(job: Runner) -> None:
+    files = {"hoarder.py": HOARDER}
+    outcome, _ = job.run(f"(setsid {PYTHON} hoarder.py &) ; sleep 60", files=files, wall_seconds=2)
+    assert outcome.timed_out
+    assert 0.1 < outcome.cpu_seconds < 0.8
+    assert 50 << 20 < outcome.peak_memory_bytes < 80 << 20
+
+
 # Taking too much
 
 

@@ -290,6 +290,25 @@ class TransportContract:
         job.session.get(job.output)
         assert job.output.read_bytes().endswith(b"\n100000\n")
 
+    # What a job used
+
+    def test_processor_time_is_that_of_what_make_started(self, job: Runner) -> None:
+        burn = "#!/usr/bin/env python3\nimport time\nwhile time.process_time() < 0.3: pass\n"
+        outcome, _ = job.run("./script; sleep 0.2", files={"script": burn})
+        assert 0.3 <= outcome.cpu_seconds < 0.8
+        assert outcome.wall_seconds > 0.5 - 0.05  # two clocks
+
+    def test_peak_memory_is_that_of_the_largest_process(self, job: Runner) -> None:
+        hold = "#!/usr/bin/env python3\nheld = b'x' * (50 << 20)\n"
+        outcome, _ = job.run("./script", "true", files={"script": hold})
+        assert 50 << 20 <= outcome.peak_memory_bytes < 80 << 20
+        assert job.run("true")[0].peak_memory_bytes < 40 << 20
+
+    def test_output_is_counted_before_its_middle_goes(self, job: Runner) -> None:
+        outcome, output = job.run("head -c 1000000 /dev/zero", output_bytes=1000)
+        assert outcome.output_bytes == 1_000_000
+        assert len(output.partition(b"\n")[2]) == 1000 + len(ELISION)
+
     # Time, and the end
 
     def test_a_job_that_outlives_its_time(self, job: Runner) -> None:
