@@ -20,8 +20,8 @@ from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import Event, MachineKey, Shape
 from tango_cloud.core.sections import JobSettings, MachineSettings
 from tango_cloud.core.settings import Settings, load
-from tango_cloud.jobs.execution import execute
-from tango_cloud.jobs.job import Job, JobResult, load_directory
+from tango_cloud.jobs.execution import execute, utc_now
+from tango_cloud.jobs.job import Job, JobResult, StepTimes, load_directory
 from tango_cloud.orchestration import ansible_inventory
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
@@ -55,10 +55,12 @@ class CloudMachine:
         `on_output` gets output as it comes. Raises InputError, OutputError, JobRefused,
         MachineDamaged, MachineUnreachable, or what waiting for the machine raises.
         """
-        self._fleet.wait(self.key, self._ready_seconds)
+        asked = utc_now()
+        machine = self._fleet.wait(self.key, self._ready_seconds)
         session = self._fleet.lease(self.key)
         try:
-            return execute(job, session, self.name, output, on_output)
+            times = StepTimes(asked, utc_now())
+            return execute(job, session, machine, times, output, on_output)
         finally:
             self._fleet.unlease(self.key)
 

@@ -203,7 +203,11 @@ def _edges(file: Path, lines: int) -> str:
 
 
 def _as_row(result: JobResult) -> dict[str, Any]:
-    return dataclasses.asdict(result)
+    row = dataclasses.asdict(result)
+    times = {
+        step: at and at.isoformat(timespec="milliseconds") for step, at in row["times"].items()
+    }
+    return {**row, "times": times}
 
 
 def _print_results(results: Sequence[JobResult]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -39,14 +40,47 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class DriverStatus(StrEnum):
+    """How the driver saw a job end."""
+
+    EXITED = "exited"
+    """make ended by itself, with whatever status."""
+    TIMED_OUT = "timed out"
+    DISK_FULL = "disk limit"
+    REFUSED = "refused"
+    """The machine cannot give what the job asks for."""
+    DAMAGED = "damaged"
+    """Something of a job could not be killed or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """When each step of a job was done, by this host's clock, in UTC; None: it never was.
+
+    `asked`: the job was handed in; `ready`: its machine was; `ran`: nothing of the job was left
+    running. A job that was tried on two machines has the times of the second; one that could not be
+    run has those up to `ready`.
+    """
+
+    asked: dt.datetime | None = None
+    ready: dt.datetime | None = None
+    copied_in: dt.datetime | None = None
+    ran: dt.datetime | None = None
+    copied_out: dt.datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """How a job went. `seconds` is the wall time of make; `output` the file that holds its output
-    (None when there is none). `detail` explains an error. `machine` is the instance name.
+    (None when there is none). `detail` explains an error. `driver_status` is None when the driver
+    never told. `machine` is the instance name, `machine_uid` its unique name within all time,
+    `instance_id` the cloud's. What `cpu_seconds` and `peak_memory_bytes` count is told in
+    `RunOutcome`.
     """
 
     job: str
     status: JobStatus
+    driver_status: DriverStatus | None = None
     exit_status: int | None = None
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -54,8 +88,11 @@ class JobResult:
     output_bytes: int = 0
     output: Path | None = None
     machine: str = ""
+    machine_uid: str = ""
+    instance_id: str = ""
     level: str = ""
     detail: str = ""
+    times: StepTimes = StepTimes()
 
 
 def load_directory(directory: Path) -> Sequence[InputFile]:

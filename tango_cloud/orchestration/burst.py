@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import queue
 import threading
@@ -22,9 +23,9 @@ from tango_cloud.core.errors import (
     OutputError,
     TangoCloudError,
 )
-from tango_cloud.core.model import MachineKey, Shape
-from tango_cloud.jobs.execution import execute
-from tango_cloud.jobs.job import Job, JobResult, JobStatus
+from tango_cloud.core.model import Machine, MachineKey, Shape
+from tango_cloud.jobs.execution import execute, failed, utc_now
+from tango_cloud.jobs.job import Job, JobResult, JobStatus, StepTimes
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.transports.protocol import Session
 
@@ -88,6 +89,7 @@ class Burst:
         self._running: dict[MachineKey, Session] = {}
         self._lock = threading.Lock()
         self._last_error = "no machine could be had"
+        self._asked: dt.datetime | None = None
 
     def run(self, jobs: Sequence[Job], machines: int) -> Sequence[JobResult]:
         """Run every job and return their results in the order of `jobs`.
@@ -97,6 +99,7 @@ class Burst:
         of them is raised (ConfigurationError, NotGoneInTime). Interrupted, it stops the jobs and
         removes the machines before it lets go; InterruptedTwice when it may not even do that.
         """
+        self._asked = utc_now()
         for numbered in enumerate(jobs):
             self._jobs.put(numbered)
         # All work is done in other threads: Ctrl-C, which only ever strikes the main one, then
@@ -172,10 +175,10 @@ class Burst:
 
     def _attend(self, key: MachineKey, number: int, job: Job) -> bool:
         """Run one job. False when no machine can be had: the job goes back for other workers."""
-        error: TangoCloudError = MachineUnreachable("not tried")
+        result = self._unrun(job)
         for _ in range(_TRIES):
             try:
-                self._fleet.wait(key, self._plan.ready_seconds, self._stop)
+                machine = self._fleet.wait(key, self._plan.ready_seconds, self._stop)
                 self._tell(Happening(Step.MACHINE_READY, key.instance_name))
                 session = self._fleet.lease(key)
             except TangoCloudError as no_machine:
@@ -184,25 +187,26 @@ class Burst:
                     self._last_error = str(no_machine)
                     log.error("%s", no_machine)
                 return False
+            times = StepTimes(self._asked, utc_now())
             try:
-                self._end(number, self._execute(key, session, job))
-                return True
+                result = self._execute(machine, session, job, times)
+                break
             except (InputError, OutputError, JobRefused) as unfit:
-                self._end(number, self._failed(job, key, unfit))
-                return True
+                result = failed(job, machine, times, unfit)
+                break
             except (MachineDamaged, MachineUnreachable, NotReadyInTime) as broken:
                 if self._stop.is_set():
+                    result = failed(job, machine, times, broken, JobStatus.CANCELLED)
                     break
-                error = broken
+                result = failed(job, machine, times, broken)
                 log.warning("%s: %s: %s", key, job.name, broken)
                 self._replace(key, broken)
-        status = JobStatus.CANCELLED if self._stop.is_set() else JobStatus.ERROR
-        self._end(number, self._failed(job, key, error, status))
+        self._end(number, result)
         return True
 
-    def _execute(self, key: MachineKey, session: Session, job: Job) -> JobResult:
-        machine = key.instance_name
-        self._tell(Happening(Step.JOB_STARTED, machine, job.name))
+    def _execute(self, machine: Machine, session: Session, job: Job, times: StepTimes) -> JobResult:
+        key, name = machine.key, machine.key.instance_name
+        self._tell(Happening(Step.JOB_STARTED, name, job.name))
         with self._lock:
             self._running[key] = session
         try:
@@ -212,10 +216,9 @@ class Burst:
                 job,
                 session,
                 machine,
+                times,
                 self._output_dir / f"{job.name}.txt",
-                lambda chunk: self._tell(
-                    Happening(Step.JOB_OUTPUT, machine, job.name, output=chunk)
-                ),
+                lambda chunk: self._tell(Happening(Step.JOB_OUTPUT, name, job.name, output=chunk)),
             )
         finally:
             self._fleet.unlease(key)
@@ -231,19 +234,11 @@ class Burst:
         self._results[number] = result
         self._tell(Happening(Step.JOB_ENDED, result.machine, result.job, result=result))
 
-    def _failed(
-        self,
-        job: Job,
-        key: MachineKey,
-        error: TangoCloudError,
-        status: JobStatus = JobStatus.ERROR,
-    ) -> JobResult:
-        return JobResult(job.name, status, machine=key.instance_name, detail=str(error))
-
     def _unrun(self, job: Job) -> JobResult:
+        status, detail = JobStatus.ERROR, self._last_error
         if self._stop.is_set():
-            return JobResult(job.name, JobStatus.CANCELLED, detail="not started")
-        return JobResult(job.name, JobStatus.ERROR, detail=self._last_error)
+            status, detail = JobStatus.CANCELLED, "not started"
+        return JobResult(job.name, status, detail=detail, times=StepTimes(self._asked))
 
 
 def _wait_for(working: Future[None]) -> None:

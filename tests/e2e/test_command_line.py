@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import time
@@ -83,7 +84,14 @@ def test_a_time_out_is_a_failed_job_not_a_failed_run(deployment: Deployment) -> 
     done = deployment.run("run", deployment.sleeper("slow")[0], "--timeout", "1", "--json")
     assert done.returncode == 1
     row = json.loads(done.stdout)[0]
-    assert (row["status"], row["exit_status"]) == ("timed out", None)
+    assert (row["status"], row["driver_status"], row["exit_status"]) == (
+        "timed out", "timed out", None,
+    )  # fmt: skip
+    assert row["instance_id"] == f"i-{row['machine_uid']}"
+    steps = ["asked", "ready", "copied_in", "ran", "copied_out"]
+    times = [dt.datetime.fromisoformat(row["times"][step]) for step in steps]
+    assert times == sorted(times)
+    assert times[3] - times[2] >= dt.timedelta(seconds=1)
     output = (deployment.folder / "output" / "slow.txt").read_text()
     assert output.startswith("Autodriver: Job timed out after 1 seconds\n")
 

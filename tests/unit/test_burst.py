@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tango_cloud.core.errors import (
     ProvisioningError,
 )
 from tango_cloud.core.model import Shape
-from tango_cloud.jobs.job import Job, JobStatus
+from tango_cloud.jobs.job import DriverStatus, Job, JobStatus
 from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, Step
 from tango_cloud.transports.protocol import RunLimits, RunOutcome
 
@@ -43,6 +44,12 @@ def test_every_job_runs_once_and_nothing_is_left(rig: Rig, tmp_path: Path) -> No
     assert not rig.cloud.alive
     assert [h.step for h in seen].count(Step.MACHINE_GONE) == 4
     assert (tmp_path / "job7.txt").read_bytes() == b"out"
+    for result in results:
+        times = dataclasses.astuple(result.times)
+        assert None not in times
+        assert sorted(times) == list(times)
+        assert result.instance_id == f"i-{result.machine_uid}"
+        assert result.driver_status is DriverStatus.EXITED
 
 
 def test_there_are_never_more_machines_than_jobs(rig: Rig, tmp_path: Path) -> None:
@@ -62,9 +69,11 @@ def test_a_machine_that_breaks_is_replaced_and_its_job_tried_once_more(
     rig: Rig, tmp_path: Path, fault: Exception
 ) -> None:
     faults = [fault]
+    first: list[str] = []
 
     def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
         if faults:
+            first.extend(rig.cloud.alive)
             raise faults.pop()
         return OUTCOME
 
@@ -72,6 +81,7 @@ def test_a_machine_that_breaks_is_replaced_and_its_job_tried_once_more(
     burst, _ = _burst(rig, tmp_path)
     results = burst.run(_jobs(3), machines=1)
     assert {r.status for r in results} == {JobStatus.PASSED}
+    assert not set(first) & {r.instance_id for r in results}
     assert len(rig.cloud.applies) == 2
     assert not rig.cloud.alive
 
@@ -89,11 +99,17 @@ def test_a_job_that_breaks_every_machine_is_an_error_and_the_others_run(
     results = burst.run([Job("evil", (), RunLimits(666)), *_jobs(2)], machines=1)
     assert [r.status for r in results] == [JobStatus.ERROR, JobStatus.PASSED, JobStatus.PASSED]
     assert "cut off" in results[0].detail
+    assert results[0].driver_status is None
+    assert results[0].times.ready is not None
+    assert results[0].times.ran is None
 
 
-@pytest.mark.parametrize("fault", [InputError([]), JobRefused("no network control")])
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(InputError([]), None), (JobRefused("no network control"), DriverStatus.REFUSED)],
+)
 def test_a_job_that_cannot_be_run_does_not_cost_the_machine(
-    rig: Rig, tmp_path: Path, fault: Exception
+    rig: Rig, tmp_path: Path, fault: Exception, told: DriverStatus | None
 ) -> None:
     def run(session: FakeSession, limits: RunLimits) -> RunOutcome:
         raise fault
@@ -102,6 +118,7 @@ def test_a_job_that_cannot_be_run_does_not_cost_the_machine(
     burst, _ = _burst(rig, tmp_path)
     results = burst.run(_jobs(2), machines=1)
     assert {r.status for r in results} == {JobStatus.ERROR}
+    assert {r.driver_status for r in results} == {told}
     assert len(rig.cloud.applies) == 1
 
 
@@ -111,6 +128,7 @@ def test_no_machine_at_all_gives_every_job_the_reason(rig: Rig, tmp_path: Path) 
     results = burst.run(_jobs(3), machines=2)
     assert {r.status for r in results} == {JobStatus.ERROR}
     assert all("no such network" in r.detail for r in results)
+    assert all(r.times.asked is not None and r.times.ready is None for r in results)
     assert not rig.fleet.entries()
 
 
