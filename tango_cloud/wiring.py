@@ -30,6 +30,7 @@ from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 from tango_cloud.providers.protocol import Provider
+from tango_cloud.transports.protocol import Transport
 from tango_cloud.transports.ssh import SshTransport
 
 PROVIDER_GROUP = "tango_cloud.providers"
@@ -64,7 +65,9 @@ def build_deployment(settings: Settings) -> Deployment:
     sites = _build_sites(settings, ledger.machines.providers(settings.prefix))
     offers = Offers(sites, settings.prices)
     signals = Signals()
-    connections = Connections(SshTransport(), sites, str(key.file), settings.ssh.connect_seconds)
+    connections = Connections(
+        build_transport(settings), sites, str(key.file), settings.ssh.connect_seconds
+    )
     stacks = Stacks(settings, folder, sites)
     host_keys = HostKeys(ledger, folder)
     waves = Waves(
@@ -139,6 +142,18 @@ def build_provider(settings: Settings, name: str) -> Provider:
         known = ", ".join(sorted(found)) or "none installed"
         raise ConfigurationError([Fault("provider", f"no such provider: {name}", known)])
     return cast(Provider, found[name].load()(settings))
+
+
+def build_transport(settings: Settings) -> Transport:
+    """Raises ConfigurationError when it is not installed."""
+    if settings.transport == "ssh":
+        return SshTransport()
+    try:
+        from tango_cloud.transports.ansible.transport import AnsibleTransport
+    except ModuleNotFoundError as error:
+        needed = "ssh, or: pip install 'tango-cloud[ansible]'"
+        raise ConfigurationError([Fault("transport", str(error), needed)]) from error
+    return AnsibleTransport()
 
 
 def ledger_url(settings: Settings) -> str:

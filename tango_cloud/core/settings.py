@@ -65,6 +65,8 @@ class Settings(Section):
     """Folder of the ledger, the keys and Terraform's states (made with mode 0700)."""
     ledger_url: str | None = None
     """SQLAlchemy URL of the ledger; unset: a SQLite file in the state folder."""
+    transport: Literal["ssh", "ansible"] = "ssh"
+    """What carries jobs to machines and back; `ansible` needs the extra of that name."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """What is logged to standard error."""
 

@@ -1,4 +1,4 @@
-"""The agent as it is sent to a machine: one command line, and its sources to feed it.
+"""The agent as it is sent to a machine: its sources, and the command line that takes them.
 
 This module is the one that runs on our side; it is not sent.
 """
@@ -11,6 +11,7 @@ import shlex
 import zlib
 
 _PACKAGE = "tango_cloud.machine"
+_DETACHED = "tango_cloud.machine.detached"
 _NOT_SENT = ("__init__.py", "bundle.py")
 
 # Reads the length (8 hex digits) and the program, no byte more: requests may follow at once.
@@ -40,8 +41,14 @@ class Sources:
         name = module.__name__
         exec(compile(sources[name], "<" + name + ">", "exec"), module.__dict__)
 sys.meta_path.insert(0, Sources())
+"""
+_SERVE = """
 from tango_cloud.machine.agent import main
 main()
+"""
+_OBEY = """
+from tango_cloud.machine.detached.commands import main
+main(words, packed)
 """
 
 # The system's Python before the first in PATH: that may be a version manager's shim, which takes
@@ -64,11 +71,25 @@ def command(*, sudo: bool) -> str:
 @functools.cache
 def payload() -> bytes:
     """What to send to the command's standard input first; requests follow."""
-    sources = {"tango_cloud": "", _PACKAGE: ""}
-    for file in importlib.resources.files(_PACKAGE).iterdir():
-        if file.name.endswith(".py") and file.name not in _NOT_SENT:
-            sources[f"{_PACKAGE}.{file.name[:-3]}"] = file.read_text(encoding="utf-8")
-    packages = ("tango_cloud", _PACKAGE)
-    program = f"sources = {sources!r}\npackages = {packages!r}\n{_BOOT}"
-    packed = zlib.compress(program.encode(), 9)
+    packed = _packed((_PACKAGE,), _SERVE)
     return b"%08x" % len(packed) + packed
+
+
+@functools.cache
+def program() -> bytes:
+    """The program whose command lines `detached.commands` tells, compressed.
+
+    It expects its `words` and itself, `packed`, as global names.
+    """
+    return _packed((_PACKAGE, _DETACHED), _OBEY)
+
+
+def _packed(packages: tuple[str, ...], last: str) -> bytes:
+    sources = dict.fromkeys(("tango_cloud", *packages), "")
+    for package in packages:
+        for file in importlib.resources.files(package).iterdir():
+            if file.name.endswith(".py") and file.name not in _NOT_SENT:
+                sources[f"{package}.{file.name[:-3]}"] = file.read_text(encoding="utf-8")
+    known = ("tango_cloud", *packages)
+    whole = f"sources = {sources!r}\npackages = {known!r}\n{_BOOT}{last}"
+    return zlib.compress(whole.encode(), 9)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from tango_cloud.machine import frames
+from tango_cloud.machine import frames, processes
 from tango_cloud.machine.cleaning import Cleaning
 from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
 from tango_cloud.machine.facts import Facts
@@ -24,6 +24,7 @@ from tango_cloud.machine.worker import EMPTY, FILL, FILL_GZIP, FilesWorker
 
 COMMAND = ("make",)
 _CHUNK = 1 << 18
+_END_SECONDS = 5.0
 _GZIP = 31
 """zlib's code for a gzip wrapper and the largest window."""
 
@@ -177,6 +178,8 @@ class Operations:
             self._sandbox.discard()
             self._sandbox = None
         self._worker.close()
+        # bubblewrap, killed while it starts, leaves a child that waits for it, and is ours now.
+        processes.end_descendants(_END_SECONDS)
 
     def do_get(self, request: Mapping[str, Any]) -> None:
         """Send the last job's header line and output as DATA frames, END along with the last one:

@@ -5,31 +5,19 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import paramiko
 
-from tango_cloud.core.errors import (
-    InputError,
-    JobRefused,
-    MachineDamaged,
-    MachineNotFound,
-    MachineUnreachable,
-    TangoCloudError,
-)
+from tango_cloud.core.errors import InputError, MachineUnreachable, TangoCloudError
 from tango_cloud.machine import bundle, frames
-from tango_cloud.machine.failures import DAMAGED, MISSING, REFUSED
+from tango_cloud.transports.failures import raise_failure
 
 SILENCE_SECONDS = 10.0
 """An agent at work gives a sign of life every second: after so much silence it counts as gone."""
 
 _FRAME_BYTES = 1 << 18
 _PACKET_BYTES = 1 << 15
-_ERRORS: dict[str, type[TangoCloudError]] = {
-    REFUSED: JobRefused,
-    DAMAGED: MachineDamaged,
-    MISSING: MachineNotFound,
-}
 
 
 class AgentChannel:
@@ -135,13 +123,9 @@ class AgentChannel:
             if kind in kinds:
                 return frame
             if kind == frames.FAILURE:
-                _raise(frames.decode_json(payload))
+                raise_failure(frames.decode_json(payload))
             if kind != frames.TICK:
                 raise MachineUnreachable(f"the machine answered out of turn (frame {kind})")
-
-
-def _raise(failure: dict[str, Any]) -> NoReturn:
-    raise _ERRORS.get(str(failure.get("kind")), MachineDamaged)(str(failure.get("message")))
 
 
 def _framed(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import paramiko
 
-from tango_cloud.core.errors import (
-    InputError,
-    JobRefused,
-    MachineDamaged,
-    MachineNotFound,
-    MachineUnreachable,
-    OutputError,
-    TangoCloudError,
-)
+from tango_cloud.core.errors import InputError, MachineUnreachable, TangoCloudError
 from tango_cloud.core.model import Endpoint
+from tango_cloud.transports import archive
+from tango_cloud.transports.failures import IN_STEP
 from tango_cloud.transports.protocol import (
     InputFile,
     MachineReport,
@@ -30,13 +22,9 @@ from tango_cloud.transports.protocol import (
     RunLimits,
     RunOutcome,
 )
-from tango_cloud.transports.ssh import archive
 from tango_cloud.transports.ssh.channel import SILENCE_SECONDS, AgentChannel
+from tango_cloud.transports.streams import compressed, decompressed, write_atomically
 
-_GZIP = 31
-"""zlib's code for a gzip wrapper and the largest window."""
-_IN_STEP = (InputError, OutputError, JobRefused, MachineDamaged, MachineNotFound)
-"""Errors after which both ends agree on what comes next, and the connection is of further use."""
 _Result = TypeVar("_Result")
 
 
@@ -73,7 +61,7 @@ class SshSession:
         entries = archive.check(files)
         pieces: Iterable[bytes] = archive.stream(entries)
         if self._compress:
-            pieces = _compressed(pieces)
+            pieces = compressed(pieces)
         with self._closed_when_broken(), self._agent.lock:
             self._agent.request("put", gzip=self._compress)
             try:
@@ -116,8 +104,8 @@ class SshSession:
             self._agent.request("get", gzip=self._compress)
             pieces: Iterable[bytes] = self._agent.data()
             if self._compress:
-                pieces = _decompressed(pieces)
-            _write_atomically(local, pieces)
+                pieces = decompressed(pieces)
+            write_atomically(local, pieces)
 
     def peek(self, limit: int) -> bytes:
         def ask(agent: AgentChannel) -> bytes:
@@ -159,7 +147,7 @@ class SshSession:
                 self._second = AgentChannel.start(self._transport, SILENCE_SECONDS, sudo=self._sudo)
             try:
                 return exchange(self._second)
-            except _IN_STEP:
+            except IN_STEP:
                 raise
             except BaseException:
                 # Only the second agent is lost for certain: a job on the first one goes on.
@@ -173,47 +161,8 @@ class SshSession:
         job that runs on it must not go on with nobody listening."""
         try:
             yield
-        except _IN_STEP:
+        except IN_STEP:
             raise
         except BaseException:
             self.close()
             raise
-
-
-def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    compress = zlib.compressobj(1, wbits=_GZIP)
-    for piece in pieces:
-        yield compress.compress(piece)
-    yield compress.flush()
-
-
-def _decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    decompress = zlib.decompressobj(_GZIP)
-    try:
-        for piece in pieces:
-            yield decompress.decompress(piece)
-        yield decompress.flush()
-    except zlib.error as error:
-        raise MachineUnreachable(f"what the machine sent is garbled: {error}") from error
-
-
-def _write_atomically(local: Path, pieces: Iterable[bytes]) -> None:
-    """Write the pieces to a file beside `local`, then put it in its place.
-
-    Takes every piece, also when the disk is full: the connection can be used on afterwards. Raises
-    OutputError; `local` is then as it was.
-    """
-    temporary = local.with_name(f".{local.name[:100]}.{secrets.token_hex(8)}")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.writelines(pieces)
-            temporary.replace(local)
-        except OSError as error:
-            for _ in pieces:
-                pass
-            raise OutputError(local, error.strerror or str(error)) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -13,6 +13,8 @@ from paramiko.pkey import UnknownKeyType
 
 from tango_cloud.core.errors import AuthenticationError, HostKeyMismatch, MachineUnreachable
 from tango_cloud.core.model import Endpoint
+from tango_cloud.transports import dialing
+from tango_cloud.transports.dialing import dial, left
 from tango_cloud.transports.ssh.channel import AgentChannel
 from tango_cloud.transports.ssh.session import SshSession
 
@@ -22,7 +24,6 @@ DEAD_MILLISECONDS = 10_000
 """How long the kernel waits for a machine to acknowledge what was sent (Linux)."""
 
 _WINDOW_BYTES = 1 << 24
-_DIAL_SECONDS = 1.5
 _RELOAD_SECONDS = 2.0
 """How long a server may refuse connections while it takes a new host key into use."""
 _RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
@@ -37,11 +38,7 @@ class SshTransport:
     """Satisfies `Transport`."""
 
     def listens(self, address: str, port: int, timeout: float) -> bool:
-        try:
-            _dial((address, port), time.monotonic() + timeout).close()
-        except OSError:
-            return False
-        return True
+        return dialing.listens(address, port, timeout)
 
     def connect(self, endpoint: Endpoint, timeout: float) -> SshSession:
         """Open a verified session within `timeout` seconds.
@@ -54,7 +51,7 @@ class SshTransport:
             _verify(transport, endpoint)
             _authenticate(transport, endpoint, deadline)
             transport.set_keepalive(KEEP_ALIVE_SECONDS)
-            agent = AgentChannel.start(transport, _left(deadline), sudo=endpoint.sudo)
+            agent = AgentChannel.start(transport, left(deadline), sudo=endpoint.sudo)
         except BaseException:
             transport.close()
             raise
@@ -74,7 +71,7 @@ def _open(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_brief),
-        stop=tenacity.stop_after_delay(min(_RELOAD_SECONDS, _left(deadline))),
+        stop=tenacity.stop_after_delay(min(_RELOAD_SECONDS, left(deadline))),
         wait=tenacity.wait_exponential(multiplier=0.02, max=0.25),
         reraise=True,
     )
@@ -89,7 +86,7 @@ def _is_brief(error: BaseException) -> bool:
 
 
 def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
-    connection = _dial((endpoint.address, endpoint.port), deadline)
+    connection = dial((endpoint.address, endpoint.port), deadline)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -102,8 +99,8 @@ def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
     try:
         transport.set_log_channel(_LOG)
         _restrict(transport, endpoint)
-        transport.banner_timeout = _left(deadline)
-        transport.start_client(timeout=_left(deadline))
+        transport.banner_timeout = left(deadline)
+        transport.start_client(timeout=left(deadline))
     except BaseException:
         transport.close()
         raise
@@ -111,17 +108,6 @@ def _exchange_keys(endpoint: Endpoint, deadline: float) -> paramiko.Transport:
         transport.close()
         raise TimeoutError("no key exchange within the time given")
     return transport
-
-
-def _dial(peer: tuple[str, int], deadline: float) -> socket.socket:
-    """Dial anew every so often: a machine that boots drops what arrives too early, and the kernel
-    itself would ask it again after ever longer pauses."""
-    while True:
-        try:
-            return socket.create_connection(peer, timeout=min(_DIAL_SECONDS, _left(deadline)))
-        except TimeoutError:
-            if time.monotonic() >= deadline:
-                raise
 
 
 def _restrict(transport: paramiko.Transport, endpoint: Endpoint) -> None:
@@ -161,7 +147,7 @@ def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, deadline: f
             f"cannot use the client key {endpoint.client_key_file}: {error}"
         ) from error
     who = f"{endpoint.username} on {endpoint.address} port {endpoint.port}"
-    transport.auth_timeout = _left(deadline)
+    transport.auth_timeout = left(deadline)
     try:
         transport.auth_publickey(endpoint.username, key)
     except paramiko.AuthenticationException as error:
@@ -175,7 +161,3 @@ def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, deadline: f
         with contextlib.suppress(OSError):
             transport.close()
         raise AuthenticationError(f"{who}: the machine wants more than our key")
-
-
-def _left(deadline: float) -> float:
-    return max(0.001, deadline - time.monotonic())

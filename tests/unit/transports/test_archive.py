@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tango_cloud.core.errors import InputError
 from tango_cloud.machine.extract import extract
+from tango_cloud.transports import archive
 from tango_cloud.transports.protocol import InputFile
-from tango_cloud.transports.ssh import archive
 
 
 def unpack(stream: bytes, folder: Path) -> None:

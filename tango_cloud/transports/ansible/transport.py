@@ -1,0 +1,35 @@
+"""Connecting: whoever listens there, a verified connection, our program on the machine."""
+
+from __future__ import annotations
+
+import time
+
+from tango_cloud.core.errors import MachineUnreachable
+from tango_cloud.core.model import Endpoint
+from tango_cloud.transports import dialing
+from tango_cloud.transports.ansible.host import Host
+from tango_cloud.transports.ansible.session import AnsibleSession
+
+
+class AnsibleTransport:
+    """Satisfies `Transport`."""
+
+    def listens(self, address: str, port: int, timeout: float) -> bool:
+        return dialing.listens(address, port, timeout)
+
+    def connect(self, endpoint: Endpoint, timeout: float) -> AnsibleSession:
+        """Open a verified session within `timeout` seconds.
+
+        Raises HostKeyMismatch, AuthenticationError, or MachineUnreachable.
+        """
+        deadline = time.monotonic() + timeout
+        if not dialing.listens(endpoint.address, endpoint.port, timeout):
+            where = f"{endpoint.address} port {endpoint.port}"
+            raise MachineUnreachable(f"{where}: nobody answers")
+        session = AnsibleSession(Host(endpoint, timeout), compress=endpoint.compress)
+        try:
+            session.install(deadline)
+        except BaseException:
+            session.close()
+            raise
+        return session
