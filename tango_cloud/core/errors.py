@@ -136,7 +136,7 @@ class TerraformError(TangoCloudError):
 
 
 class TerraformKilled(TerraformError):
-    """It was killed, and not by us: for want of memory, say."""
+    """It or a plugin of its was killed, and not by us: for want of memory, say."""
 
     next_move = NextMove.RETRY
 

@@ -34,7 +34,7 @@ from tango_cloud.terraform.backend import backend_from_settings
 from tango_cloud.terraform.binary import resolve
 from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
-from tango_cloud.terraform.runner import Controls, Terraform
+from tango_cloud.terraform.runner import Controls, Terraform, failed
 from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs, write_whole
 
 _OUTPUT = "envelope.json"
@@ -268,7 +268,7 @@ class _Account:
         errors: dict[str, TangoCloudError] = {}
         if failure is not None:
             errors = {
-                uid: TerraformError(failure.argv, failure.exit_code, failure.stderr, told)
+                uid: failed(failure.argv, failure.exit_code, failure.stderr, told)
                 for uid, told in self._diagnostics.items()
             }
         return WaveReport(frozenset(self._created - errors.keys()), errors, failure)

@@ -28,6 +28,8 @@ _LINE_BYTES = 1 << 22
 """A line longer than this is no event of ours; it is passed on in pieces."""
 _TICK_SECONDS = 0.1
 """How often a running Terraform is looked at for a cancel or its time-out."""
+_PLUGIN_DIED = ("Plugin did not respond", "Failed to load plugin schemas")
+"""What Terraform says of it, in the middle of its work and at its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +246,25 @@ class _Watch:
             return Result(stdout, self._outputs, tuple(self._diagnostics))
         errors = [str(found) for found in self._diagnostics if found.is_error]
         evidence = self._stderr.decode(errors="replace") or stdout
-        kind = TerraformKilled if status < 0 and not self._reason else TerraformError
-        raise kind(
+        killed = status < 0 and not self._reason
+        raise failed(
             argv,
             status if status >= 0 else None,
             evidence[-_EVIDENCE_CHARACTERS:],
             [*([self._reason] if self._reason else []), *errors],
+            killed=killed,
         )
+
+
+def failed(
+    argv: Sequence[str],
+    exit_code: int | None,
+    stderr: str,
+    diagnostics: Sequence[str],
+    *,
+    killed: bool = False,
+) -> TerraformError:
+    """The error of a command: TerraformKilled also where it was a plugin that died under it."""
+    died = any(words in found for found in diagnostics for words in _PLUGIN_DIED)
+    kind = TerraformKilled if killed or died else TerraformError
+    return kind(argv, exit_code, stderr, diagnostics)

@@ -302,6 +302,15 @@ def test_one_that_somebody_else_kills_is_told_apart(tmp_path: Path) -> None:
     assert _dead(int((tmp_path / "child").read_text()))
 
 
+@pytest.mark.parametrize("said", ["Failed to load plugin schemas", "Plugin did not respond"])
+def test_one_whose_plugin_is_killed_counts_as_killed(tmp_path: Path, said: str) -> None:
+    found = {"severity": "error", "summary": said, "detail": "details"}
+    line = json.dumps({"type": "diagnostic", "diagnostic": found})
+    terraform = _script(tmp_path, f"echo '{line}'\nexit 1")
+    with pytest.raises(TerraformKilled, match=said):
+        terraform.run(["apply"], tmp_path)
+
+
 def test_a_daemon_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
     terraform = _script(tmp_path, "setsid sleep 600 & echo $! >child\necho done")
     try:
