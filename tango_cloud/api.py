@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +27,8 @@ from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHap
 from tango_cloud.orchestration.fleet import Entry, Fleet
 from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Outcome
-from tango_cloud.transports.protocol import MachineReport, OnOutput, RunLimits
+from tango_cloud.transports.artifacts import check as check_artifacts
+from tango_cloud.transports.protocol import Artifacts, MachineReport, OnOutput, RunLimits
 from tango_cloud.wiring import build_deployment, state_folder
 
 _KIB, _MIB = 1024, 1024 * 1024
@@ -50,7 +51,8 @@ class CloudMachine:
         return self._fleet.session(self.key).report()
 
     def run(self, job: Job, output: Path, on_output: OnOutput | None = None) -> JobResult:
-        """Run `job`; its output is in the file `output` afterwards.
+        """Run `job`; its output is in the file `output` afterwards, its artifacts are in the
+        directory beside it that ends in `.artifacts`.
 
         `on_output` gets output as it comes. Raises InputError, OutputError, JobRefused,
         MachineDamaged, MachineUnreachable, or what waiting for the machine raises.
@@ -103,8 +105,14 @@ class Cloud:
         timeout_seconds: float | None = None,
         output_kib: int | None = None,
         network: bool = True,
+        artifacts: Iterable[str] = (),
+        artifact_mib: int | None = None,
     ) -> Job:
-        """The job in `directory`. Raises InputError with everything that is wrong with it."""
+        """The job in `directory`, of which `artifacts` are to be fetched: files and directories
+        that it makes, at most `artifact_mib` MiB of them.
+
+        Raises InputError with everything that is wrong with it.
+        """
         path = Path(directory)
         return Job(
             name or path.resolve().name,
@@ -114,6 +122,9 @@ class Cloud:
                 timeout_seconds=timeout_seconds,
                 output_bytes=None if output_kib is None else output_kib * _KIB,
                 network=network,
+            ),
+            _artifacts(
+                artifacts, self.settings.job.artifact_mib if artifact_mib is None else artifact_mib
             ),
         )
 
@@ -288,6 +299,13 @@ def limits(
         processes=job.processes,
         network=network,
     )
+
+
+def _artifacts(paths: Iterable[str], limit_mib: int) -> Artifacts:
+    """The artifacts, `./build/` as `build`. Raises InputError."""
+    wanted = Artifacts(tuple(str(PurePosixPath(path)) for path in paths), limit_mib * _MIB)
+    check_artifacts(wanted)
+    return wanted
 
 
 def _times(count: int | None, unit: int) -> int | None:

@@ -25,6 +25,7 @@ from tango_cloud.cli.exit_codes import ExitCode
 from tango_cloud.core.errors import Fault, InputError, InterruptedTwice
 from tango_cloud.jobs.job import Job, JobResult, JobStatus
 from tango_cloud.orchestration.burst import Happening, Step
+from tango_cloud.transports.protocol import ArtifactStatus
 
 _EDGE_BYTES = 64 * 1024
 """As much as is read from either end of an output file to show its first and last lines."""
@@ -52,6 +53,15 @@ def run(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the output files.")
     ] = Path("output"),
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--artifact",
+            "-a",
+            metavar="PATH",
+            help="File or directory that the jobs make, to be fetched. May be repeated.",
+        ),
+    ] = None,
     network: Annotated[
         bool, typer.Option("--network/--no-network", help="Whether jobs may use the network.")
     ] = True,
@@ -74,11 +84,19 @@ def run(
 
     * `tango-cloud run hw1/* --machines 20 --timeout 60 --output results` runs a whole class.
 
+    * `tango-cloud run hw1/* --artifact report.xml --artifact build/plots` fetches those as well.
+
     * `tango-cloud run hw1/alice --json | jq '.[0].exit_status'` is for scripts.
     """
     cloud = Cloud({"provider": provider} if provider else None)
     with cloud:
-        jobs = _load(cloud, directories, timeout=timeout, network=network)
+        jobs = _load(
+            cloud,
+            directories,
+            timeout_seconds=timeout,
+            network=network,
+            artifacts=artifacts or (),
+        )
         for warning in cloud.warnings():
             errors.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
         results = _run(
@@ -105,19 +123,17 @@ def run(
     raise typer.Exit(_exit_code(results))
 
 
-def _load(
-    cloud: Cloud, directories: Sequence[Path], *, timeout: float | None, network: bool
-) -> Sequence[Job]:
+def _load(cloud: Cloud, directories: Sequence[Path], **options: Any) -> Sequence[Job]:
     """The jobs; all faults of all of them are raised together, before any machine is made."""
     jobs: list[Job] = []
     faults: list[Fault] = []
     for directory in directories:
         try:
-            jobs.append(cloud.job(directory, timeout_seconds=timeout, network=network))
+            jobs.append(cloud.job(directory, **options))
         except InputError as error:
             faults += error.faults
     if faults:
-        raise InputError(faults)
+        raise InputError(list(dict.fromkeys(faults)))  # what is wrong with options is so for each
     return jobs
 
 
@@ -221,11 +237,26 @@ def _print_results(results: Sequence[JobResult]) -> None:
                 duration(result.seconds),
                 str(result.output or ""),
                 result.machine,
-                result.detail,
+                result.detail or _unfetched(result),
             )
             for result in results
         ],
     )
+
+
+def _unfetched(result: JobResult) -> str:
+    """The artifacts that did not come, or not whole."""
+    notes = [
+        f"{artifact.path}: {artifact.status}"
+        for artifact in result.artifacts
+        if artifact.status is not ArtifactStatus.FETCHED
+    ]
+    notes += [
+        f"{artifact.path}: {artifact.left_out} left out"
+        for artifact in result.artifacts
+        if artifact.left_out
+    ]
+    return ", ".join(notes)
 
 
 def _exit_code(results: Sequence[JobResult]) -> int:

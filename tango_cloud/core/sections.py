@@ -95,6 +95,8 @@ class JobSettings(Section):
     """Largest file that a job may write, in MiB."""
     disk_mib: Mebibytes | None = 4096
     """Most that a job may leave in its directory and its /tmp, in MiB."""
+    artifact_mib: Mebibytes = 64
+    """Most that is fetched of a job's artifacts when no limit is given, in MiB."""
     memory_mib: Mebibytes | None = None
     """Most data memory of each process of a job, in MiB; unset: no limit."""
 

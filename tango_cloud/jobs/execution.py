@@ -26,16 +26,21 @@ def execute(
     on_output: OnOutput | None = None,
     clock: Callable[[], dt.datetime] = utc_now,
 ) -> JobResult:
-    """Run `job` through `session`; its output is in `output` afterwards.
+    """Run `job` through `session`; its output is in `output` afterwards, and its artifacts in the
+    directory beside it that ends in `.artifacts`.
 
     `times` are those of the steps before. Raises what the session raises: InputError, OutputError,
     JobRefused, MachineUnreachable, MachineDamaged.
     """
     session.put(job.files)
     times = replace(times, copied_in=clock())
-    outcome = session.run(job.limits, on_output)
+    outcome = session.run(job.limits, on_output, job.artifacts)
     times = replace(times, ran=clock())
     session.get(output)
+    artifacts_dir = None
+    if job.artifacts.paths:
+        artifacts_dir = output.with_suffix(".artifacts")
+        session.collect(artifacts_dir, job.artifacts.limit_bytes)
     times = replace(times, copied_out=clock())
     return JobResult(
         job=job.name,
@@ -47,6 +52,8 @@ def execute(
         peak_memory_bytes=outcome.peak_memory_bytes,
         output_bytes=outcome.output_bytes,
         output=output,
+        artifacts=outcome.artifacts,
+        artifacts_dir=artifacts_dir,
         machine=machine.key.instance_name,
         machine_uid=machine.uid,
         instance_id=machine.instance_id,

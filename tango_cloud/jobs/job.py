@@ -11,18 +11,26 @@ from enum import StrEnum
 from pathlib import Path
 
 from tango_cloud.core.errors import Fault, InputError
-from tango_cloud.transports.protocol import InputFile, RunLimits
+from tango_cloud.transports.protocol import (
+    NO_ARTIFACTS,
+    Artifact,
+    Artifacts,
+    InputFile,
+    RunLimits,
+)
 
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to run: the files for the job directory, and what they may use."""
+    """What to run: the files for the job directory, what they may use, and what to fetch of what
+    they make."""
 
     name: str
     files: tuple[InputFile, ...]
     limits: RunLimits
+    artifacts: Artifacts = NO_ARTIFACTS
 
 
 class JobStatus(StrEnum):
@@ -72,10 +80,11 @@ class StepTimes:
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """How a job went. `seconds` is the wall time of make; `output` the file that holds its output
-    (None when there is none). `detail` explains an error. `driver_status` is None when the driver
-    never told. `machine` is the instance name, `machine_uid` its unique name within all time,
-    `instance_id` the cloud's. What `cpu_seconds` and `peak_memory_bytes` count is told in
-    `RunOutcome`.
+    (None when there is none). `artifacts` tells what became of each that was asked for; those that
+    came are in the directory `artifacts_dir` (None when none were asked for). `detail` explains an
+    error. `driver_status` is None when the driver never told. `machine` is the instance name,
+    `machine_uid` its unique name within all time, `instance_id` the cloud's. What `cpu_seconds` and
+    `peak_memory_bytes` count is told in `RunOutcome`.
     """
 
     job: str
@@ -87,6 +96,8 @@ class JobResult:
     peak_memory_bytes: int = 0
     output_bytes: int = 0
     output: Path | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    artifacts_dir: Path | None = None
     machine: str = ""
     machine_uid: str = ""
     instance_id: str = ""

@@ -1,4 +1,4 @@
-"""A strict extractor for the one kind of tar stream that our own archive writes.
+"""A strict extractor for the one kind of tar stream that our own archives are.
 
 GNU format; regular files and directories only, each below the job directory, none twice. Anything
 else is refused, whatever a more helpful tar would have made of it.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import NamedTuple
 
 from tango_cloud.machine.frames import ReadSome, StreamBroken, read_exactly
 
 BLOCK = 512
 _CHUNK = 1 << 18
-_MAX_NAME = 1 << 16
+_MAX_NAME = 1 << 12
 _MAGIC = b"ustar  \0"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,30 +31,44 @@ def extract(read: ReadSome, top: int) -> int:
     ArchiveRefused, StreamBroken when the stream ends early, OSError when the disk is full.
     """
     count = 0
-    folders = _Folders(top)
+    folders = OpenFolders(top)
     # So that what is made has its final mode at once: a call less for each file. No other user can
     # walk into the job directory, and the files worker has one thread.
     umask = os.umask(0)
     try:
-        while True:
-            header = read_exactly(read, BLOCK)
-            if not any(header):
-                return count
-            kind, name, size, mode = _parse(header)
-            if kind == b"L":
-                name = _long_name(read, size)
-                kind, _, size, mode = _parse(read_exactly(read, BLOCK))
-            parts = _parts(name)
-            if kind == b"5":
-                folders.open(parts)
-            elif kind == b"0":
-                _file(read, folders.open(parts[:-1]), parts[-1], size, mode)
+        while (entry := next_entry(read)) is not None:
+            if entry.is_directory:
+                folders.open(entry.path)
             else:
-                raise ArchiveRefused(f"{name!r} is an entry of type {kind!r}")
+                write_file(read, folders, entry, entry.mode)
             count += 1
+        return count
     finally:
         os.umask(umask)
         folders.close()
+
+
+class Entry(NamedTuple):
+    """A file or a directory; `size` bytes of content follow. No part of its `path` leads out."""
+
+    path: tuple[bytes, ...]
+    is_directory: bool
+    size: int
+    mode: int
+
+
+def next_entry(read: ReadSome) -> Entry | None:
+    """The archive's next entry; None at its end. Raises ArchiveRefused, StreamBroken."""
+    header = read_exactly(read, BLOCK)
+    if not any(header):
+        return None
+    kind, name, size, mode = _parse(header)
+    if kind == b"L":
+        name = _long_name(read, size)
+        kind, _, size, mode = _parse(read_exactly(read, BLOCK))
+    if kind not in (b"0", b"5"):
+        raise ArchiveRefused(f"{name!r} is an entry of type {kind!r}")
+    return Entry(_parts(name), kind == b"5", size, mode)
 
 
 def _parse(header: bytes) -> tuple[bytes, bytes, int, int]:
@@ -95,13 +110,15 @@ def _parts(name: bytes) -> tuple[bytes, ...]:
     return parts
 
 
-def _file(read: ReadSome, folder: int, name: bytes, size: int, mode: int) -> None:
+def write_file(read: ReadSome, folders: OpenFolders, entry: Entry, mode: int) -> None:
+    """Make the file, of that mode as far as the umask lets it. Raises as `extract`."""
+    folder, name = folders.open(entry.path[:-1]), entry.path[-1]
     try:
         file = os.open(name, _NEW_FILE, mode, dir_fd=folder)
     except FileExistsError:
         raise ArchiveRefused(f"{name!r} comes twice") from None
     try:
-        missing = size
+        missing = entry.size
         while missing:
             part = read(min(missing, _CHUNK))
             if not part:
@@ -110,7 +127,7 @@ def _file(read: ReadSome, folder: int, name: bytes, size: int, mode: int) -> Non
             _write(file, part)
     finally:
         os.close(file)
-    read_exactly(read, -size % BLOCK)
+    read_exactly(read, -entry.size % BLOCK)
 
 
 def _write(file: int, data: bytes) -> None:
@@ -119,7 +136,7 @@ def _write(file: int, data: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-class _Folders:
+class OpenFolders:
     """Opens directories below the top, making those that are missing.
 
     Keeps the last one open: files mostly come folder by folder.

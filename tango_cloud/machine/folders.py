@@ -6,6 +6,7 @@ work_dir/          the agent's; 0711, so that a job can be reached below but not
     cleaning       held as well while it is removed
     spool, ring    the output (output.py)
     outcome        the last job's header line; absent until it has ended
+    artifacts      what is kept of its files, as an archive; absent when nothing was asked for
     root/          an empty directory to mount a job's root on
   job/ tmp/ shm/   the job user's, 0700: the job directory, its /tmp and its /dev/shm
 """
@@ -38,6 +39,7 @@ class Folders:
         self.spool = os.path.join(self.agent, "spool")
         self.ring = os.path.join(self.agent, "ring")
         self.outcome = os.path.join(self.agent, "outcome")
+        self.artifacts = os.path.join(self.agent, "artifacts")
         self.job, self.tmp, self.shm = (
             os.path.join(facts.work_dir, name) for name in JOB_DIRECTORIES
         )
@@ -123,9 +125,20 @@ class Folders:
         """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.outcome)
+        self.forget_artifacts()
         for path in (self.spool, self.ring):
             with contextlib.suppress(FileNotFoundError):
                 os.truncate(path, 0)
+
+    def create_artifacts(self) -> int:
+        """The file for a job's artifacts, open and empty. Before the job runs, which may leave the
+        disk without room for another file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self.artifacts, flags, 0o600)
+
+    def forget_artifacts(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.artifacts)
 
     def write_outcome(self, header: bytes) -> None:
         """Record that a job has ended, and how. Replaced as a whole: readers see all or nothing."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
-from tango_cloud.machine import frames, processes
+from tango_cloud.machine import artifacts, frames, processes
+from tango_cloud.machine.artifacts import Wanted
 from tango_cloud.machine.cleaning import Cleaning
 from tango_cloud.machine.driver import DISK, GONE, TIME, Driver
 from tango_cloud.machine.facts import Facts
@@ -83,8 +85,9 @@ class Operations:
         self._wire.reply({})
 
     def do_run(self, request: Mapping[str, Any]) -> None:
-        """Run the job and tell its outcome. What it left is removed after that: `get` may follow at
-        once, all else waits for it. A job that is refused leaves the reason as its output."""
+        """Run the job and tell its outcome. What it left is removed after that, but for a copy of
+        its artifacts: `get` and `collect` may follow at once, all else waits for it. A job that is
+        refused leaves the reason as its output."""
         self._cleaning.settle(self._wire.tick)
         self._folders.prepare()
         with contextlib.ExitStack() as held:
@@ -92,13 +95,14 @@ class Operations:
             self._folders.forget_output()
             try:
                 limits, choice = self._accept(request)
+                wanted = Wanted.parse(request)
             except Failure as failure:
                 Output(self._folders.spool, self._folders.ring, None).close()
                 reason = " ".join(failure.message.split())
                 self._folders.write_outcome(f"Autodriver: Job refused: {reason}\n".encode())
                 raise
             self._network = limits.network
-            outcome = self._run(choice, limits, bool(request.get("live")), held)
+            outcome = self._run(choice, limits, wanted, bool(request.get("live")), held)
         self._wire.reply(outcome)
 
     def _accept(self, request: Mapping[str, Any]) -> tuple[Limits, Choice]:
@@ -111,7 +115,12 @@ class Operations:
         return limits, choice
 
     def _run(
-        self, choice: Choice, limits: Limits, live: bool, held: contextlib.ExitStack
+        self,
+        choice: Choice,
+        limits: Limits,
+        wanted: Wanted,
+        live: bool,
+        held: contextlib.ExitStack,
     ) -> dict[str, Any]:
         folders = self._folders
         sandbox = self._take_sandbox(choice)
@@ -119,9 +128,17 @@ class Operations:
             stack.callback(sandbox.discard)
             output = Output(folders.spool, folders.ring, limits.output_bytes)
             stack.callback(output.close)
+            sink = -1
+            if wanted.paths:
+                sink = folders.create_artifacts()
+                stack.callback(os.close, sink)
             driver = Driver(self._wire, sandbox, output, live, self._worker.processes())
             try:
                 outcome = driver.run(limits)
+                if wanted.paths and not outcome.get("cancelled"):
+                    outcome["artifacts"] = artifacts.keep(
+                        wanted, sink, self._facts, folders, self._wire.tick
+                    )
             finally:
                 self._cleaning.begin(held.pop_all())
             if driver.stopped == GONE:
@@ -182,8 +199,7 @@ class Operations:
         processes.end_descendants(_END_SECONDS)
 
     def do_get(self, request: Mapping[str, Any]) -> None:
-        """Send the last job's header line and output as DATA frames, END along with the last one:
-        most answers are one packet then."""
+        """Send the last job's header line and output as DATA frames."""
         try:
             with open(self._folders.outcome, "rb") as file:
                 first = file.read()
@@ -191,15 +207,29 @@ class Operations:
         except FileNotFoundError:
             raise Failure(MISSING, "no job has run to its end since the last copy-in") from None
         with spool:
-            compress = zlib.compressobj(1, wbits=_GZIP) if request.get("gzip") else None
-            part = first + spool.read(_CHUNK)
-            waiting = b""
-            while part:
-                self._wire.send_raw(waiting)
-                waiting = frames.encode(frames.DATA, compress.compress(part) if compress else part)
-                part = spool.read(_CHUNK)
-            if compress:
-                waiting += frames.encode(frames.DATA, compress.flush())
+            self._send(spool, request, first)
+
+    def do_collect(self, request: Mapping[str, Any]) -> None:
+        """Send the archive of the last job's artifacts as DATA frames."""
+        try:
+            archive = open(self._folders.artifacts, "rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            raise Failure(MISSING, "no artifacts were asked for when the last job ran") from None
+        with archive:
+            self._send(archive, request)
+
+    def _send(self, file: IO[bytes], request: Mapping[str, Any], first: bytes = b"") -> None:
+        """Send `first` and the file, END along with the last of it: most answers are one packet
+        then."""
+        compress = zlib.compressobj(1, wbits=_GZIP) if request.get("gzip") else None
+        part = first + file.read(_CHUNK)
+        waiting = b""
+        while part:
+            self._wire.send_raw(waiting)
+            waiting = frames.encode(frames.DATA, compress.compress(part) if compress else part)
+            part = file.read(_CHUNK)
+        if compress:
+            waiting += frames.encode(frames.DATA, compress.flush())
         self._wire.send_raw(waiting + frames.encode(frames.END))
 
     def do_peek(self, request: Mapping[str, Any]) -> None:

@@ -60,7 +60,7 @@ def check(files: Sequence[InputFile]) -> list[Entry]:
     faults: list[Fault] = []
     entries: list[Entry] = []
     for file in files:
-        problem = _destination_problem(file.destination)
+        problem = path_problem(file.destination)
         if problem:
             faults.append(Fault(repr(file.destination), problem, "a path below the job directory"))
         try:
@@ -162,8 +162,8 @@ def _long_header(entry: Entry) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
-def _destination_problem(destination: str) -> str:
-    """What is wrong with a destination by itself, in words; empty when nothing is."""
+def path_problem(destination: str) -> str:
+    """What is wrong with a path in the job directory by itself, in words; empty when nothing is."""
     parts = destination.split("/")
     encoded = b""
     with contextlib.suppress(UnicodeEncodeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,49 @@ class RunLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What is to be kept of a job's files, for `collect`.
+
+    `paths` are files and directories, relative to the job directory as in `InputFile`, none within
+    another; `limit_bytes` caps their content, all together.
+    """
+
+    paths: tuple[str, ...] = ()
+    limit_bytes: int = 0
+
+
+NO_ARTIFACTS = Artifacts()
+
+
+class ArtifactStatus(StrEnum):
+    """What became of an artifact."""
+
+    FETCHED = "fetched"
+    MISSING = "missing"
+    """The job left nothing of that name."""
+    TOO_LARGE = "too large"
+    """It did not fit into what the artifacts before it left of the limit, held more than 10,000
+    files, or the machine's disk was full."""
+    UNUSABLE = "unusable"
+    """It was neither a file nor a directory, behind a link, or could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artifact that was asked for. Unless it was fetched, nothing of it was.
+
+    `files` and `bytes` are what it holds; `left_out` counts what a directory had besides: links,
+    sockets, pipes, files that the job itself could not read, what lay more than 100 levels deep.
+    """
+
+    path: str
+    status: ArtifactStatus
+    files: int = 0
+    bytes: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How a job ended.
 
@@ -54,7 +98,7 @@ class RunOutcome:
     still ran when make ended by itself may be missing. `peak_memory_bytes` is the largest process',
     and not less than the agent's own, which every process begins as. `output_bytes` counts before
     the middle was elided. `level` is the isolation that the machine gave: "bubblewrap",
-    "namespaces" or "limits".
+    "namespaces" or "limits". `artifacts` are those that were asked for, in that order.
     """
 
     exit_status: int | None
@@ -65,6 +109,7 @@ class RunOutcome:
     peak_memory_bytes: int
     output_bytes: int
     level: str
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +140,19 @@ class Session(Protocol):
         """
         ...
 
-    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+    def run(
+        self,
+        limits: RunLimits,
+        on_output: OnOutput | None = None,
+        artifacts: Artifacts = NO_ARTIFACTS,
+    ) -> RunOutcome:
         """Run `make` in the job directory; return once nothing of it is left running. Its files are
-        removed after that: the next request waits for it.
+        removed after that, but for a copy of the artifacts: the next request waits for it.
 
         `on_output` is called from the calling thread with output as it comes, at most
-        `output_bytes` in all. Raises JobRefused when the machine cannot give what `limits` asks,
-        MachineDamaged when something of it cannot be killed.
+        `output_bytes` in all. Raises InputError for artifacts that cannot be asked for, JobRefused
+        when the machine cannot give what `limits` asks, MachineDamaged when something of it cannot
+        be killed.
         """
         ...
 
@@ -115,6 +166,17 @@ class Session(Protocol):
         The first line says how the driver saw the job end, or why it refused it; the output
         follows. Raises OutputError when this host cannot take it, MachineNotFound when no job has
         run.
+        """
+        ...
+
+    def collect(self, local: Path, limit_bytes: int) -> None:
+        """Put the artifacts of the last run into the directory `local`, which is replaced whole.
+
+        They are regular files and directories, under the names they had, as this process would make
+        them; whether a file may be executed is kept. Raises OutputError when this host cannot take
+        them, or something that is no directory is in the way: all is as it was then.
+        MachineNotFound when the last run was asked for none. MachineUnreachable for an archive of
+        more than `limit_bytes`, or one that is none: the machine is not ours any more.
         """
         ...
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tango_cloud.core.errors import MachineUnreachable, OutputError
 
+_CHUNK = 1 << 18
 _GZIP = 31
 """zlib's code for a gzip wrapper and the largest window."""
 
@@ -22,11 +23,13 @@ def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Raises MachineUnreachable when the machine sent something else."""
+    """In pieces of a good size. Raises MachineUnreachable when the machine sent something else."""
     decompress = zlib.decompressobj(_GZIP)
     try:
         for piece in pieces:
-            yield decompress.decompress(piece)
+            while piece:
+                yield decompress.decompress(piece, _CHUNK)
+                piece = decompress.unconsumed_tail
         yield decompress.flush()
     except zlib.error as error:
         raise MachineUnreachable(f"what the machine sent is garbled: {error}") from error

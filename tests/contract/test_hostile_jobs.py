@@ -21,6 +21,7 @@ import pytest
 
 from tango_cloud.core.errors import JobRefused, MachineUnreachable, TangoCloudError
 from tango_cloud.machine.output import ELISION
+from tango_cloud.transports.protocol import Artifacts
 from tango_cloud.transports.ssh import SshTransport
 
 from . import servers
@@ -326,6 +327,30 @@ def test_puts_links_where_output_or_input_is_expected(
             before.st_mode,
             before.st_uid,
         )
+
+
+def test_puts_links_where_artifacts_are_expected(job: Runner, setting: Setting) -> None:
+    secret = setting.machine.folder / "secret"
+    secret.write_text("TOP SECRET")
+    secret.chmod(0o600)
+    name, folder = secret.name, secret.parent
+    lines = [
+        f"ln -s {secret} {name}; mkdir d; ln -s {secret} d/{name}; ln -s {folder} d/d",
+        f"ln -s {folder} d; rm -f Makefile; ln {secret} {name}; true",
+        f"cd ..; mv job away; ln -s {folder} job; true",
+        f"cd {setting.machine.work_dir} && rm -rf agent/artifacts; ln -s {secret} agent/artifacts",
+    ]
+    asked = Artifacts((name, f"d/{name}", f"d/d/{name}", "Makefile"), 10_000)
+    for number, line in enumerate(lines):
+        local = job.folder / f"local-{number}"
+        job.put(f"{{ {line}; }} 2>/dev/null; echo own > own")
+        with suppress(TangoCloudError):
+            job.session.run(limits(), artifacts=asked)
+            job.session.collect(local, 10_000)
+        came = [path.read_text() for path in local.rglob("*") if path.is_file()]
+        if setting.isolated or setting.root:  # else the job reads what the agent reads
+            assert not any("TOP SECRET" in content for content in came)
+    assert secret.read_text() == "TOP SECRET"
 
 
 def test_reaches_the_network_only_when_it_may(job: Runner, setting: Setting) -> None:

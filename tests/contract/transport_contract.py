@@ -25,7 +25,13 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.machine.output import ELISION
 from tango_cloud.transports import archive
-from tango_cloud.transports.protocol import InputFile, Session, Transport
+from tango_cloud.transports.protocol import (
+    Artifacts,
+    ArtifactStatus,
+    InputFile,
+    Session,
+    Transport,
+)
 
 from .jobs import Keeper, Runner, limits, marker, recipe, wait_until_gone, wait_until_there, write
 from .servers import Server, free_port, write_keys
@@ -136,9 +142,15 @@ class TransportContract:
     ) -> None:
         session = transport.connect(machine.endpoint(compress=True), CONNECT_SECONDS)
         text = "some text\n" * 100_000
-        output = Runner(session, tmp_path).run("cat text", files={"text": text})[1]
+        job = Runner(session, tmp_path)
+        job.put("cat text", files={"text": text})
+        session.run(limits(), artifacts=Artifacts(("text",), len(text)))
+        session.get(job.output)
+        session.collect(tmp_path / "local", len(text))
         session.close()
-        assert output == b"Autodriver: Job exited with status 0\n" + text.encode()
+        header = b"Autodriver: Job exited with status 0\n"
+        assert job.output.read_bytes() == header + text.encode()
+        assert (tmp_path / "local/text").read_text() == text
 
     def test_a_job_that_fails(self, job: Runner) -> None:
         outcome, output = job.run("exit 1")
@@ -294,6 +306,70 @@ class TransportContract:
         assert not [path for path in job.folder.iterdir() if path.name.startswith(".")]
         job.session.get(job.output)
         assert job.output.read_bytes().endswith(b"\n100000\n")
+
+    # Artifacts
+
+    def test_artifacts_come_under_their_names_and_the_rest_goes(self, job: Runner) -> None:
+        large = os.urandom(300_000)
+        job.put(
+            "mkdir -p out/deep && cp large out && mv script out/deep/",
+            "echo report > -r; echo not > asked-for",
+            files={"large": large, "script": "#!/bin/sh\n", "out/new\nline": "odd"},
+        )
+        outcome = job.session.run(limits(), artifacts=Artifacts(("out", "-r"), 1_000_000))
+        assert [(told.path, told.status, told.files) for told in outcome.artifacts] == [
+            ("out", ArtifactStatus.FETCHED, 3),
+            ("-r", ArtifactStatus.FETCHED, 1),
+        ]
+        local = job.folder / "local"
+        for _ in range(2):
+            job.session.collect(local, 1_000_000)
+            found = {str(path.relative_to(local)): path for path in local.rglob("*")}
+            assert set(found) == {"-r", "out", "out/large", "out/new\nline", "out/deep",
+                                  "out/deep/script"}  # fmt: skip
+            assert found["out/large"].read_bytes() == large
+            assert os.access(found["out/deep/script"], os.X_OK)
+            assert not os.access(found["-r"], os.X_OK)
+        job.session.get(job.output)
+        assert job.says("ls") == "Makefile\n"
+        with pytest.raises(MachineNotFound):
+            job.session.collect(job.folder / "later", 1_000_000)
+
+    def test_artifacts_that_cannot_be_had_are_told(self, job: Runner) -> None:
+        (job.folder / "secret").write_text("secret")
+        job.put(
+            f"ln -s {job.folder}/secret link; ln -s {job.folder} links; mkfifo fifo",
+            "mkdir d; cp -a link fifo d; ln Makefile d/kept; truncate -s 1T sparse",
+            "cd ..; rm -rf tmp; exit 1",
+        )
+        asked = Artifacts(("absent", "link", "links/secret", "fifo", "sparse", "d"), 1000)
+        outcome = job.session.run(limits(), artifacts=asked)
+        assert [told.status for told in outcome.artifacts] == [
+            ArtifactStatus.MISSING,
+            *[ArtifactStatus.UNUSABLE] * 3,
+            ArtifactStatus.TOO_LARGE,
+            ArtifactStatus.FETCHED,
+        ]
+        assert outcome.artifacts[-1].left_out >= 1
+        job.session.collect(job.folder / "local", 1000)
+        came = [path.name for path in (job.folder / "local").rglob("*")]
+        assert sorted(came) == ["d", "kept"]
+
+    def test_artifacts_of_a_job_that_outlives_its_time(self, job: Runner) -> None:
+        job.put("echo so far > report; chmod 0 .; sleep 60")
+        asked = Artifacts(("report",), 10)
+        outcome = job.session.run(limits(wall_seconds=0.5), artifacts=asked)
+        assert outcome.timed_out
+        job.session.collect(job.folder / "local", 10)
+        assert (job.folder / "local/report").read_text() == "so far\n"
+
+    def test_artifacts_beside_the_job_directory_cannot_be_asked_for(self, job: Runner) -> None:
+        job.put("true")
+        with pytest.raises(InputError):
+            job.session.run(limits(), artifacts=Artifacts(("../agent/spool",), 1000))
+        with pytest.raises(MachineNotFound):
+            job.session.collect(job.folder / "local", 1000)
+        assert list(job.folder.glob("*local*")) == []
 
     # What a job used
 

@@ -26,13 +26,15 @@ def test_the_main_job(deployment: Deployment) -> None:
 
 
 def test_piped_results_are_one_plain_line_each(deployment: Deployment) -> None:
-    jobs = [deployment.job(name, "all:\n\t@echo hello\n") for name in ("one", "two")]
-    done = deployment.run("run", *jobs, "--machines", "1")
+    jobs = [deployment.job(name, "all:\n\t@echo > made\n") for name in ("one", "two")]
+    done = deployment.run("run", *jobs, "--machines", "1", "--artifact", "./made", "-a", "absent/")
     assert done.returncode == 0
     header, *rows = done.stdout.splitlines()
     assert header.split()[:2] == ["job", "status"]
     assert [row.split()[:3] for row in rows] == [["one", "passed", "0"], ["two", "passed", "0"]]
+    assert all(row.endswith("absent: missing") for row in rows)
     assert "\x1b" not in done.stdout + done.stderr
+    assert (deployment.folder / "output/one.artifacts/made").read_text() == "\n"
 
 
 def test_faults_of_all_jobs_are_told_before_anything_is_made(deployment: Deployment) -> None:
@@ -40,9 +42,15 @@ def test_faults_of_all_jobs_are_told_before_anything_is_made(deployment: Deploym
     bad = Path(deployment.job("bad", ""))
     (bad / "Makefile").unlink()
     (bad / "leak").symlink_to("/etc/hostname")
-    done = deployment.run("run", good, str(bad), str(deployment.folder / "missing"))
+    missing = str(deployment.folder / "missing")
+    done = deployment.run("run", good, str(bad), missing, "--artifact", "../x")
     assert done.returncode == 2
-    for told in ("no Makefile", "leads out of the job directory", "missing: not a directory"):
+    for told in (
+        "'../x': leaves the job directory",
+        "no Makefile",
+        "leads out of the job directory",
+        "missing: not a directory",
+    ):
         assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not (deployment.folder / "state" / "local").exists()
@@ -81,12 +89,18 @@ def test_two_jobs_of_one_name_are_refused(deployment: Deployment) -> None:
 
 
 def test_a_time_out_is_a_failed_job_not_a_failed_run(deployment: Deployment) -> None:
-    done = deployment.run("run", deployment.sleeper("slow")[0], "--timeout", "1", "--json")
+    slow = deployment.sleeper("slow")[0]
+    done = deployment.run("run", slow, "--timeout", "1", "--json", "--artifact", "Makefile")
     assert done.returncode == 1
     row = json.loads(done.stdout)[0]
     assert (row["status"], row["driver_status"], row["exit_status"]) == (
         "timed out", "timed out", None,
     )  # fmt: skip
+    size = Path(slow, "Makefile").stat().st_size
+    assert row["artifacts"] == [
+        {"path": "Makefile", "status": "fetched", "files": 1, "bytes": size, "left_out": 0}
+    ]
+    assert row["artifacts_dir"] == "output/slow.artifacts"
     assert row["instance_id"] == f"i-{row['machine_uid']}"
     steps = ["asked", "ready", "copied_in", "ran", "copied_out"]
     times = [dt.datetime.fromisoformat(row["times"][step]) for step in steps]

@@ -33,6 +33,10 @@ from tango_cloud.core.model import (
 from tango_cloud.orchestration.stacks import WaveReport
 from tango_cloud.providers.protocol import Bootstrap, Check
 from tango_cloud.transports.protocol import (
+    NO_ARTIFACTS,
+    Artifact,
+    Artifacts,
+    ArtifactStatus,
     InputFile,
     MachineReport,
     OnOutput,
@@ -255,10 +259,17 @@ class FakeSession:
         self._check()
         self.steps.append("put")
 
-    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+    def run(
+        self,
+        limits: RunLimits,
+        on_output: OnOutput | None = None,
+        artifacts: Artifacts = NO_ARTIFACTS,
+    ) -> RunOutcome:
         self._check()
         self.steps.append("run")
-        return self.transport.on_run(self, limits)
+        outcome = self.transport.on_run(self, limits)
+        kept = (Artifact(path, ArtifactStatus.FETCHED) for path in artifacts.paths)
+        return replace(outcome, artifacts=tuple(kept))
 
     def cancel(self) -> None:
         self.closed = True
@@ -267,6 +278,11 @@ class FakeSession:
         self._check()
         self.steps.append("get")
         local.write_bytes(b"out")
+
+    def collect(self, local: Path, limit_bytes: int) -> None:
+        self._check()
+        self.steps.append("collect")
+        local.mkdir()
 
     def peek(self, limit: int) -> bytes:
         self._check()

@@ -13,7 +13,7 @@ import pytest
 from tango_cloud.core.errors import JobRefused, MachineDamaged, MachineUnreachable, TangoCloudError
 from tango_cloud.jobs.execution import execute, failed
 from tango_cloud.jobs.job import DriverStatus, Job, JobResult, JobStatus, StepTimes
-from tango_cloud.transports.protocol import RunLimits
+from tango_cloud.transports.protocol import Artifact, Artifacts, ArtifactStatus, RunLimits
 
 from .conftest import KEY, Rig, ready
 from .fakes import OUTCOME
@@ -61,6 +61,15 @@ def test_a_result_has_all_that_is_known(rig: Rig, tmp_path: Path) -> None:
         level="limits",
         times=StepTimes(*map(_after, range(5))),
     )
+
+
+def test_artifacts_are_fetched_when_they_are_asked_for(rig: Rig, tmp_path: Path) -> None:
+    job = replace(JOB, artifacts=Artifacts(("report",), 10))
+    machine = ready(rig)
+    result = execute(job, rig.fleet.session(KEY), machine, StepTimes(), tmp_path / "a.b.txt")
+    assert result.artifacts_dir == tmp_path / "a.b.artifacts"
+    assert result.artifacts_dir.is_dir()
+    assert result.artifacts == (Artifact("report", ArtifactStatus.FETCHED),)
 
 
 @pytest.mark.parametrize(

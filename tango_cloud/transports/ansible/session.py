@@ -17,11 +17,14 @@ from typing import Any
 from tango_cloud.core.errors import Fault, InputError, MachineUnreachable, TangoCloudError
 from tango_cloud.machine import bundle
 from tango_cloud.transports import archive
+from tango_cloud.transports import artifacts as kept
 from tango_cloud.transports.ansible.answers import answers, reply
 from tango_cloud.transports.ansible.host import Host
 from tango_cloud.transports.ansible.playbooks import play
 from tango_cloud.transports.failures import IN_STEP
 from tango_cloud.transports.protocol import (
+    NO_ARTIFACTS,
+    Artifacts,
     InputFile,
     MachineReport,
     OnOutput,
@@ -103,12 +106,18 @@ class AnsibleSession:
             finally:
                 whole.unlink(missing_ok=True)
 
-    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+    def run(
+        self,
+        limits: RunLimits,
+        on_output: OnOutput | None = None,
+        artifacts: Artifacts = NO_ARTIFACTS,
+    ) -> RunOutcome:
         job = _Job()
+        request = {**asdict(limits), **kept.request(artifacts)}
         with self._in_use():
             self._job = job
             try:
-                told = self._run(job, limits, on_output)
+                told = self._run(job, request, on_output)
             except IN_STEP:
                 raise
             except BaseException:
@@ -116,12 +125,16 @@ class AnsibleSession:
                 raise
             finally:
                 self._job = None
-        return RunOutcome(**told)
+            return kept.outcome(told, artifacts)
 
-    def _run(self, job: _Job, limits: RunLimits, on_output: OnOutput | None) -> Mapping[str, Any]:
+    def _run(
+        self, job: _Job, request: Mapping[str, Any], on_output: OnOutput | None
+    ) -> Mapping[str, Any]:
         live = on_output is not None
-        request = {"op": "run", "live": live, **asdict(limits)}
-        variables = {"agent_request": _encoded(request), "run_job": job.token}
+        variables = {
+            "agent_request": _encoded({"op": "run", "live": live, **request}),
+            "run_job": job.token,
+        }
 
         def stopped() -> bool:
             return self._closed.is_set() or job.cancelled.is_set()
@@ -151,12 +164,22 @@ class AnsibleSession:
             job.cancelled.set()
 
     def get(self, local: Path) -> None:
-        with self._in_use(), self._data({"op": "get", "gzip": self._compress}, local) as pieces:
-            write_atomically(local, decompressed(pieces) if self._compress else pieces)
+        with self._in_use(), self._file("get", local) as pieces:
+            write_atomically(local, pieces)
+
+    def collect(self, local: Path, limit_bytes: int) -> None:
+        with self._in_use(), self._file("collect", local) as pieces:
+            kept.unpack(pieces, local, limit_bytes)
 
     def peek(self, limit: int) -> bytes:
         with self._in_use(), self._data({"op": "peek", "limit": limit}) as pieces:
             return b"".join(pieces)
+
+    @contextlib.contextmanager
+    def _file(self, operation: str, local: Path) -> Iterator[Iterable[bytes]]:
+        """What the agent answers with, for `local`."""
+        with self._data({"op": operation, "gzip": self._compress}, local) as pieces:
+            yield decompressed(pieces) if self._compress else pieces
 
     @contextlib.contextmanager
     def _data(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +14,11 @@ import paramiko
 from tango_cloud.core.errors import InputError, MachineUnreachable, TangoCloudError
 from tango_cloud.core.model import Endpoint
 from tango_cloud.transports import archive
+from tango_cloud.transports import artifacts as kept
 from tango_cloud.transports.failures import IN_STEP
 from tango_cloud.transports.protocol import (
+    NO_ARTIFACTS,
+    Artifacts,
     InputFile,
     MachineReport,
     OnOutput,
@@ -71,20 +74,26 @@ class SshSession:
                 raise
             self._agent.reply()
 
-    def run(self, limits: RunLimits, on_output: OnOutput | None = None) -> RunOutcome:
+    def run(
+        self,
+        limits: RunLimits,
+        on_output: OnOutput | None = None,
+        artifacts: Artifacts = NO_ARTIFACTS,
+    ) -> RunOutcome:
+        request = {**asdict(limits), **kept.request(artifacts)}
         with self._closed_when_broken(), self._agent.lock:
             try:
-                told = self._run(limits, on_output)
+                told = self._run(request, on_output)
             finally:
                 self._running = False
             if told.get("cancelled"):
                 raise MachineUnreachable("the job was cancelled")
-        return RunOutcome(**told)
+            return kept.outcome(told, artifacts)
 
-    def _run(self, limits: RunLimits, on_output: OnOutput | None) -> dict[str, Any]:
+    def _run(self, request: Mapping[str, Any], on_output: OnOutput | None) -> dict[str, Any]:
         with self._starting:
             live = on_output is not None
-            self._agent.request("run", live=live, **dataclasses.asdict(limits))
+            self._agent.request("run", live=live, **request)
             self._running = True
         for answer in self._agent.output_then_reply():
             if isinstance(answer, dict):
@@ -101,11 +110,16 @@ class SshSession:
 
     def get(self, local: Path) -> None:
         with self._closed_when_broken(), self._agent.lock:
-            self._agent.request("get", gzip=self._compress)
-            pieces: Iterable[bytes] = self._agent.data()
-            if self._compress:
-                pieces = decompressed(pieces)
-            write_atomically(local, pieces)
+            write_atomically(local, self._answer_to("get"))
+
+    def collect(self, local: Path, limit_bytes: int) -> None:
+        with self._closed_when_broken(), self._agent.lock:
+            kept.unpack(self._answer_to("collect"), local, limit_bytes)
+
+    def _answer_to(self, operation: str) -> Iterable[bytes]:
+        self._agent.request(operation, gzip=self._compress)
+        pieces = self._agent.data()
+        return decompressed(pieces) if self._compress else pieces
 
     def peek(self, limit: int) -> bytes:
         def ask(agent: AgentChannel) -> bytes:
