@@ -71,6 +71,7 @@ def test_no_capacity_in_one_zone_goes_to_the_next_and_neighbours_stay(aws: AwsDe
     assert zones == ["us-east-1a", "us-east-1a", "us-east-1b"]
 
 
+@pytest.mark.slow
 def test_no_capacity_anywhere_fails_and_says_so(aws: AwsDeployment) -> None:
     aws.emulation.order(Fault("error", code="InsufficientInstanceCapacity"))
     one = {
@@ -138,6 +139,7 @@ def test_an_instance_that_goes_straight_to_terminated_is_made_again(aws: AwsDepl
     assert len(made(aws, before)) == 2
 
 
+@pytest.mark.slow
 def test_a_slow_boot_is_waited_for(aws: AwsDeployment) -> None:
     aws.emulation.order(Fault("pending", delay=3))
     aws.emulation.order(Fault("boot-delay", delay=3))
@@ -145,7 +147,8 @@ def test_a_slow_boot_is_waited_for(aws: AwsDeployment) -> None:
     assert status == 0, said
 
 
-@pytest.mark.parametrize("effect", ["no-boot", pytest.param("ssh-refused", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", ["no-boot", "ssh-refused"])
 def test_a_machine_that_never_answers_is_given_up_and_removed(
     aws: AwsDeployment, cloud: Cloud, effect: Any
 ) -> None:
@@ -197,6 +200,7 @@ def test_a_token_that_expires_in_the_middle_stops_us_and_loses_nothing(
     assert aws.instances() == []
 
 
+@pytest.mark.slow
 def test_a_spot_machine_that_is_taken_back_is_replaced(aws: AwsDeployment) -> None:
     """Its job is begun again, on another machine."""
     aws.environment["TANGO_CLOUD_AWS__MARKETS"] = '["spot"]'

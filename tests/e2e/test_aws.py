@@ -51,6 +51,7 @@ def test_a_job_is_kept_from_the_metadata_service_and_root_is_not_among_its_power
     assert sudo != "sudo 0"
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_nothing(aws: AwsDeployment) -> None:
     job, mark = aws.sleeper("slow")
     process = aws.start("run", job)

@@ -71,6 +71,7 @@ def hosts(emulation: Emulation, aws_network: dict[str, str], tmp_path: Path) -> 
         assert made.templates() == 0
 
 
+@pytest.mark.slow
 def test_two_orchestrators_of_one_deployment(hosts: Hosts) -> None:
     here, there = hosts.here, hosts.there
     running = [

@@ -136,7 +136,7 @@ def test_a_machine_that_does_not_answer_but_exists_is_waited_for_in_vain(rig: Ri
     rig.transport.reachable = lambda _: False
     request(rig)
     with pytest.raises(NotReadyInTime, match="SSH"):
-        rig.fleet.wait(KEY, 0.3)
+        rig.fleet.wait(KEY, 1.0)
     assert len(rig.cloud.alive) == 1
 
 
