@@ -1,4 +1,5 @@
-"""The agent as it is sent to a machine: its sources, and the command line that takes them.
+"""The agent as it is sent to a machine: its sources, and the command line that takes them; and the
+command `autodriver`, a file to install.
 
 This module is the one that runs on our side; it is not sent.
 """
@@ -7,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import io
 import shlex
+import zipfile
 import zlib
 
 _PACKAGE = "tango_cloud.machine"
 _DETACHED = "tango_cloud.machine.detached"
+_AUTODRIVER = "tango_cloud.machine.autodriver"
 _NOT_SENT = ("__init__.py", "bundle.py")
 
 # Reads the length (8 hex digits) and the program, no byte more: requests may follow at once.
@@ -51,6 +55,14 @@ from tango_cloud.machine.detached.commands import main
 main(words, packed)
 """
 
+_DRIVE = """
+from tango_cloud.machine.autodriver.command import main
+main()
+"""
+_SHEBANG = b"#!/usr/bin/python3 -IS\n"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+"""The time of each file in an archive, so that one source gives one archive."""
+
 # The system's Python before the first in PATH: that may be a version manager's shim, which takes
 # longer to find its Python than ours takes to start. `-I` keeps the user's environment and files
 # out, `-S` skips what is installed beside the standard library. /bin/sh because the user's own
@@ -84,12 +96,36 @@ def program() -> bytes:
     return _packed((_PACKAGE, _DETACHED), _OBEY)
 
 
+@functools.cache
+def autodriver() -> bytes:
+    """The command `autodriver`, an executable file that needs Python 3.9 and nothing else.
+
+    A zip archive that Python runs; the same bytes for the same sources.
+    """
+    file = io.BytesIO(_SHEBANG)
+    file.seek(0, io.SEEK_END)
+    packages = (_PACKAGE, _DETACHED, _AUTODRIVER)
+    files = {"__main__.py": _DRIVE}
+    for name, source in _sources(packages).items():
+        folder = name in ("tango_cloud", *packages)
+        files[name.replace(".", "/") + ("/__init__.py" if folder else ".py")] = source
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, source in files.items():
+            archive.writestr(zipfile.ZipInfo(path, _LONG_AGO), source)
+    return file.getvalue()
+
+
 def _packed(packages: tuple[str, ...], last: str) -> bytes:
+    known = ("tango_cloud", *packages)
+    whole = f"sources = {_sources(packages)!r}\npackages = {known!r}\n{_BOOT}{last}"
+    return zlib.compress(whole.encode(), 9)
+
+
+def _sources(packages: tuple[str, ...]) -> dict[str, str]:
+    """Each module's source by its full name."""
     sources = dict.fromkeys(("tango_cloud", *packages), "")
     for package in packages:
         for file in importlib.resources.files(package).iterdir():
             if file.name.endswith(".py") and file.name not in _NOT_SENT:
                 sources[f"{package}.{file.name[:-3]}"] = file.read_text(encoding="utf-8")
-    known = ("tango_cloud", *packages)
-    whole = f"sources = {sources!r}\npackages = {known!r}\n{_BOOT}{last}"
-    return zlib.compress(whole.encode(), 9)
+    return sources

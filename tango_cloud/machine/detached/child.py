@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tango_cloud.machine import agent, frames
@@ -18,15 +18,18 @@ _CHUNK = 1 << 18
 class Child:
     """One agent. The frames on its `wire` are those of a connection."""
 
-    def __init__(self) -> None:
-        """Raises Failure when the agent cannot work on this machine."""
+    def __init__(self, become: Callable[[], None] = agent.main) -> None:
+        """`become` is called in a forked child, whose standard streams are the agent's.
+
+        Raises Failure when the agent cannot work on this machine.
+        """
         requests, sink = os.pipe()
         source, answers = os.pipe()
         self._process = os.fork()
         if self._process == 0:
             os.close(sink)
             os.close(source)
-            _become_agent(requests, answers)
+            _become_agent(become, requests, answers)
         os.close(requests)
         os.close(answers)
         self.wire = Wire(source, sink)
@@ -68,12 +71,12 @@ class Child:
         os.waitpid(self._process, 0)
 
 
-def _become_agent(requests: int, answers: int) -> None:
+def _become_agent(become: Callable[[], None], requests: int, answers: int) -> None:
     try:
         os.dup2(requests, 0)
         os.dup2(answers, 1)
         os.closerange(3, 256)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        agent.main()
+        become()
     finally:
         os._exit(0)

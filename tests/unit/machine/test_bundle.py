@@ -17,14 +17,10 @@ import pytest
 
 from tango_cloud.machine import bundle, frames
 
-MODULES = [
-    file
-    for file in importlib.resources.files("tango_cloud.machine").iterdir()
-    if file.name.endswith(".py")
-]
+MODULES = sorted(Path(str(importlib.resources.files("tango_cloud.machine"))).rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda file: file.name)
+@pytest.mark.parametrize("module", MODULES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_sources_are_for_python_3_9_and_its_own_library(module: Path) -> None:
     tree = ast.parse(module.read_text(), feature_version=(3, 9))
     for node in ast.walk(tree):
