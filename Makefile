@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-slow chaos walks soak check format bench simulate localstack lock wheel docs clean
+.PHONY: help demo environments test test-slow chaos walks soak check check-ansible format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,10 @@ check: $(BIN)/.dev ## Formatter, linter, strict types, import rules, terraform f
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tango_cloud.terraform fmt -check -recursive terraform
+
+check-ansible: $(BIN)/.dev ## ansible-lint on all of ansible/ (half a minute)
+	$(BIN)/pip install --quiet --disable-pip-version-check --group ansible
+	cd ansible && ANSIBLE_HOME="$(abspath $(VENV))/ansible" "$(abspath $(BIN))/ansible-lint" -q
 
 format: $(BIN)/.dev ## Format Python and Terraform
 	$(BIN)/ruff format .

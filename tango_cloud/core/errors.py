@@ -163,6 +163,20 @@ class MachineDamaged(TangoCloudError):
     next_move = NextMove.REPLACE
 
 
+class PreparationFailed(TangoCloudError):
+    """A machine could not be made what a playbook says.
+
+    `task` is the one that failed, `where` its file and line; both are empty when it was none.
+    """
+
+    def __init__(self, reason: str, task: str = "", where: str = "") -> None:
+        self.reason = reason
+        self.task = task
+        self.where = where
+        place = f"{where}, {task!r}: " if task else ""
+        super().__init__(f"{place}{reason.rstrip('.')}. Once that is mended: tango-cloud prepare")
+
+
 class MachineNotFound(TangoCloudError):
     """No such machine in the ledger or in the cloud."""
 

@@ -51,7 +51,7 @@ def answers(results: Iterable[Result], output: Path | None = None) -> Iterator[d
 def _check(result: Result, output: Path | None) -> None:
     message = str(result.told.get("msg", ""))
     if result.kind == "unreachable":
-        _raise_unreachable(message)
+        raise_unreachable(message)
     if result.kind == "failed":
         if output is not None and "rc" not in result.told:  # no command's: it failed over here
             raise OutputError(output, message)
@@ -74,7 +74,7 @@ def reply(told: Mapping[str, Any]) -> Mapping[str, Any]:
     return answer
 
 
-def _raise_unreachable(message: str) -> NoReturn:
+def raise_unreachable(message: str) -> NoReturn:
     """By what OpenSSH wrote: Ansible has one kind of error for all of them."""
     if any(words in message for words in _HOST_KEY):
         raise HostKeyMismatch(message)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,8 @@ from tango_cloud.core.errors import MachineUnreachable
 _LAUNCH = "tango_cloud.transports.ansible.launch"
 _LOOK_SECONDS = 0.1
 """How often ansible-runner looks whether it is to stop."""
-_INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "USER")
+INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "USER")
 """Of our own environment Ansible gets no more: neither credentials nor what would change it."""
-_TOLD = (2, 4)
-"""ansible-playbook's exit codes for failed and unreachable machines: results have told of them."""
 _RESULTS = {
     "runner_on_ok": "ok",
     "runner_retry": "ok",
@@ -35,6 +33,10 @@ _RESULTS = {
 }
 
 logging.getLogger("ansible-runner").addHandler(logging.NullHandler())
+
+
+class AnsibleFailed(MachineUnreachable):
+    """Ansible itself failed: no result tells why, so that the machine may well be reachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,26 @@ def play(
 
     Closing the iterator ends the playbook, and so does `stopped`, asked every so often, when it
     says so: the results end then. What was started on the machine is not stopped by that. Raises
-    MachineUnreachable when Ansible itself failed.
+    AnsibleFailed.
     """
-    results: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+    path = playbooks_root() / f"{playbook}.yml"
+    with contextlib.closing(events([path], inventory, variables, stopped)) as told:
+        for event in told:
+            if (result := _result(event)) is not None:
+                yield result
+
+
+def events(
+    playbooks: Sequence[Path],
+    inventory: Path,
+    variables: Mapping[str, Any],
+    stopped: Callable[[], bool],
+) -> Generator[Mapping[str, Any], None, None]:
+    """Run the playbooks one after another, until one fails; what ansible-runner tells, as it comes.
+
+    It ends as `play` does. Raises AnsibleFailed.
+    """
+    told: queue.SimpleQueue[Mapping[str, Any] | BaseException | None] = queue.SimpleQueue()
     closed = threading.Event()
 
     def is_to_stop() -> bool:
@@ -82,27 +101,27 @@ def play(
 
     def run() -> None:
         try:
-            with _private_folder() as folder:
-                _run(folder, playbook, inventory, variables, results.put, is_to_stop)
+            with private_folder() as folder:
+                _run(folder, playbooks, inventory, variables, told.put, is_to_stop)
         except BaseException as error:
-            results.put(error)
+            told.put(error)
         else:
-            results.put(None)
+            told.put(None)
 
-    thread = threading.Thread(target=run, name=f"ansible-{playbook}")
+    thread = threading.Thread(target=run, name=f"ansible-{playbooks[0].stem}")
     thread.start()
     try:
-        while (result := results.get()) is not None:
-            if isinstance(result, BaseException):
-                raise result
-            yield result
+        while (event := told.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
     finally:
         closed.set()
         thread.join()
 
 
 @contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
     """ansible-runner keeps a record of every run in one; nobody reads it."""
     folder = Path(tempfile.mkdtemp(prefix="tango-cloud-"))
     try:
@@ -113,20 +132,19 @@ def _private_folder() -> Iterator[Path]:
 
 def _run(
     folder: Path,
-    playbook: str,
+    playbooks: Sequence[Path],
     inventory: Path,
     variables: Mapping[str, Any],
-    on_result: Callable[[Result], None],
+    on_event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
 ) -> None:
-    root = playbooks_root()
     given = folder / "variables.json"  # in a file: others can read a command line
     given.touch(0o600)
     given.write_text(json.dumps(dict(variables)))
-    ours = _environment(root, folder)
+    ours = environment(folder)
     config = RunnerConfig(
         private_data_dir=str(folder),
-        playbook=str(root / f"{playbook}.yml"),
+        playbook=str(playbooks[0]),
         inventory=str(inventory),
         extravars=str(given),
         settings={"pexpect_timeout": _LOOK_SECONDS},
@@ -137,30 +155,45 @@ def _run(
     config.env = {
         name: value
         for name, value in config.env.items()
-        if name in ours or name in _INHERITED or os.environ.get(name) != value
+        if name in ours or name in INHERITED or os.environ.get(name) != value
     }
-    config.command[:1] = [sys.executable, "-m", _LAUNCH, str(os.getpid())]
+    config.command[:1] = launcher()
+    config.command += [str(playbook) for playbook in playbooks[1:]]
     said: list[str] = []
+    faults = False
 
     def hear(event: dict[str, Any]) -> bool:
-        result = _result(event)
-        if result is not None:
-            on_result(result)
+        nonlocal faults
+        on_event(event)
+        faults = faults or has_faults(event)
         said.append(str(event.get("stdout", "")))
         del said[:-5]
         return False  # not kept on disk
 
     runner = Runner(config=config, event_handler=hear, cancel_callback=stopped)
     status, _ = runner.run()
-    if status == "failed" and runner.rc not in _TOLD:
+    if status == "failed" and not faults:  # else results have told what failed
         end = "\n".join(said).strip()[-500:]
-        raise MachineUnreachable(f"ansible-playbook {playbook} failed ({runner.rc}): {end}")
+        raise AnsibleFailed(f"ansible-playbook failed ({runner.rc}): {end}")
 
 
-def _environment(root: Path, folder: Path) -> dict[str, str]:
+def has_faults(event: Mapping[str, Any]) -> bool:
+    """Whether it is the sum of a playbook that failed on a machine, or did not reach one."""
+    if event.get("event") != "playbook_on_stats":
+        return False
+    return bool(event["event_data"]["failures"] or event["event_data"]["dark"])
+
+
+def launcher() -> list[str]:
+    """The words that stand for `ansible-playbook` on a command line."""
+    return [sys.executable, "-m", _LAUNCH, str(os.getpid())]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What Ansible is told by it, beside what it inherits; its own files go into `folder`."""
     return {
         "ANSIBLE_CALLBACK_PLUGINS": "",  # ansible-runner adds its own
-        "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str(playbooks_root() / "ansible.cfg"),
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner would switch it off
         "LC_ALL": "C.UTF-8",
