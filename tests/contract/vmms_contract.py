@@ -27,6 +27,9 @@ from ..small_disk import small_disk
 
 TRUE = "all:\n\t@echo ran\n"
 READY_SECONDS = 120
+BY_ANSIBLE = {"TANGO_CLOUD_TRANSPORT": "ansible"}
+by_ansible = pytest.mark.slow
+"""Of a suite by that transport: each call starts Ansible."""
 
 Run = Callable[..., tuple[int, bytes]]
 
