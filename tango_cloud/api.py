@@ -29,7 +29,7 @@ from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Outcome
 from tango_cloud.transports.artifacts import check as check_artifacts
 from tango_cloud.transports.protocol import Artifacts, MachineReport, OnOutput, RunLimits
-from tango_cloud.wiring import build_deployment, state_folder
+from tango_cloud.wiring import build_deployment, build_transport, state_folder
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -59,7 +59,7 @@ class CloudMachine:
         """
         asked = utc_now()
         machine = self._fleet.wait(self.key, self._ready_seconds)
-        session = self._fleet.lease(self.key)
+        session = self._fleet.lease(self.key, job.transport)
         try:
             times = StepTimes(asked, utc_now())
             return execute(job, session, machine, times, output, on_output)
@@ -107,12 +107,17 @@ class Cloud:
         network: bool = True,
         artifacts: Iterable[str] = (),
         artifact_mib: int | None = None,
+        transport: str | None = None,
     ) -> Job:
         """The job in `directory`, of which `artifacts` are to be fetched: files and directories
-        that it makes, at most `artifact_mib` MiB of them.
+        that it makes, at most `artifact_mib` MiB of them. `transport` is "ssh", "ansible", or None
+        for the settings'.
 
-        Raises InputError with everything that is wrong with it.
+        Raises InputError with everything that is wrong with it, ConfigurationError when there is no
+        such transport.
         """
+        if transport is not None:
+            build_transport(transport)
         path = Path(directory)
         return Job(
             name or path.resolve().name,
@@ -126,6 +131,7 @@ class Cloud:
             _artifacts(
                 artifacts, self.settings.job.artifact_mib if artifact_mib is None else artifact_mib
             ),
+            transport,
         )
 
     def run(

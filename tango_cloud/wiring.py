@@ -65,8 +65,9 @@ def build_deployment(settings: Settings) -> Deployment:
     sites = _build_sites(settings, ledger.machines.providers(settings.prefix))
     offers = Offers(sites, settings.prices)
     signals = Signals()
+    build_transport(settings.transport)  # a fault of the settings is told now
     connections = Connections(
-        build_transport(settings), sites, str(key.file), settings.ssh.connect_seconds
+        build_transport, settings.transport, sites, str(key.file), settings.ssh.connect_seconds
     )
     stacks = Stacks(settings, folder, sites)
     host_keys = HostKeys(ledger, folder)
@@ -144,10 +145,12 @@ def build_provider(settings: Settings, name: str) -> Provider:
     return cast(Provider, found[name].load()(settings))
 
 
-def build_transport(settings: Settings) -> Transport:
-    """Raises ConfigurationError when it is not installed."""
-    if settings.transport == "ssh":
+def build_transport(name: str) -> Transport:
+    """Raises ConfigurationError when there is none of that name, or it is not installed."""
+    if name == "ssh":
         return SshTransport()
+    if name != "ansible":
+        raise ConfigurationError([Fault("transport", f"no such transport: {name}", "ssh, ansible")])
     try:
         from tango_cloud.transports.ansible.transport import AnsibleTransport
     except ModuleNotFoundError as error:

@@ -65,6 +65,10 @@ def run(
     network: Annotated[
         bool, typer.Option("--network/--no-network", help="Whether jobs may use the network.")
     ] = True,
+    transport: Annotated[
+        str | None,
+        typer.Option(help="What carries the jobs: `ssh` or `ansible`. [default: settings, `ssh`]"),
+    ] = None,
     show: Annotated[
         int | None,
         typer.Option(
@@ -96,6 +100,7 @@ def run(
             timeout_seconds=timeout,
             network=network,
             artifacts=artifacts or (),
+            transport=transport,
         )
         for warning in cloud.warnings():
             errors.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)

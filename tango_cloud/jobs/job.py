@@ -25,12 +25,16 @@ _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to run: the files for the job directory, what they may use, and what to fetch of what
-    they make."""
+    they make.
+
+    `transport` names what carries it; None: the deployment's own.
+    """
 
     name: str
     files: tuple[InputFile, ...]
     limits: RunLimits
     artifacts: Artifacts = NO_ARTIFACTS
+    transport: str | None = None
 
 
 class JobStatus(StrEnum):

@@ -180,7 +180,7 @@ class Burst:
             try:
                 machine = self._fleet.wait(key, self._plan.ready_seconds, self._stop)
                 self._tell(Happening(Step.MACHINE_READY, key.instance_name))
-                session = self._fleet.lease(key)
+                session = self._fleet.lease(key, job.transport)
             except TangoCloudError as no_machine:
                 self._jobs.put((number, job))
                 if not isinstance(no_machine, Cancelled):

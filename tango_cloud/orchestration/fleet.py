@@ -217,13 +217,13 @@ class Fleet:
             with self._lock:
                 self._waits -= 1
 
-    def lease(self, key: MachineKey) -> Session:
+    def lease(self, key: MachineKey, transport: str | None = None) -> Session:
         """The session with a ready machine, which from now on shows as held by a job.
 
-        Raises as `session`.
+        By that transport, else by the deployment's own. Raises as `session`.
         """
         leased = self._ledger.machines.lease(key)
-        return self._session(key, leased or self._ledger.machines.live(key))
+        return self._session(key, leased or self._ledger.machines.live(key), transport)
 
     def unlease(self, key: MachineKey) -> None:
         """The job is over."""
@@ -237,12 +237,14 @@ class Fleet:
         """
         return self._session(key, self._ledger.machines.live(key))
 
-    def _session(self, key: MachineKey, machine: Machine | None) -> Session:
+    def _session(
+        self, key: MachineKey, machine: Machine | None, transport: str | None = None
+    ) -> Session:
         if machine is None:
             raise MachineNotFound(f"{key}: no such machine")
         if machine.state not in USABLE:
             raise MachineUnreachable(f"{key} is {machine.state}, not ready")
-        return self._connections.get(machine)
+        return self._connections.get(machine, transport=transport)
 
     def answers(self, machine: Machine, seconds: float) -> bool:
         """Whether it proves within that time that it is there, whatever its cloud shows."""
@@ -252,11 +254,9 @@ class Fleet:
             return False
         return True
 
-    def broken(self, key: MachineKey, session: Session) -> None:
+    def broken(self, session: Session) -> None:
         """The session failed its user: the next one connects anew."""
-        machine = self._ledger.machines.live(key)
-        if machine is not None:
-            self._connections.broken(machine, session)
+        self._connections.broken(session)
 
     def condemn(self, key: MachineKey, why: str) -> None:
         """The machine may not be used again: its next `wait` fails, until it is destroyed."""

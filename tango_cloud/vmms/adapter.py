@@ -148,7 +148,7 @@ class TangoCloud:
             try:
                 outcome = session.run(wanted)
             except MachineUnreachable:
-                self._fleet.broken(key, session)
+                self._fleet.broken(session)
                 raise
         except (InputError, JobRefused) as error:
             _log("runJob", vm, error)
@@ -249,7 +249,7 @@ class TangoCloud:
         try:
             return exchange(session)
         except MachineUnreachable:
-            self._fleet.broken(key, session)
+            self._fleet.broken(session)
             return exchange(self._fleet.session(key))
 
     def _condemn_if_damaged(self, vm: object, error: Exception) -> None:

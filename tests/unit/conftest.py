@@ -46,6 +46,8 @@ class Rig:
     ledger: Ledger
     cloud: FakeCloud
     transport: FakeTransport
+    other: FakeTransport
+    """That of jobs that name `ansible`."""
     host_keys: HostKeys
     reconciler: Reconciler
     ahead: float = 0.0
@@ -63,7 +65,8 @@ def build_rig(
     sites = Sites({one.name: Site(one, Inventory(one, deployment)) for one in (cloud, *others)})
     offers, stacks = Offers(sites, {}), cast(Stacks, FakeStacks(cloud, *others))
     signals = Signals()
-    connections = Connections(transport, sites, "/dev/null", 1.0)
+    transports = {"ssh": transport, "ansible": FakeTransport()}
+    connections = Connections(transports.__getitem__, "ssh", sites, "/dev/null", 1.0)
     host_keys = HostKeys(ledger, folder)
     waves = Waves(ledger, sites, offers, stacks, connections, host_keys, signals, attempts=3)
     committer = Committer(
@@ -84,7 +87,8 @@ def build_rig(
         clock=lambda: time.time() + rig.ahead,
         sleep=lambda _seconds: cloud.between_looks(),
     )
-    rig = Rig(fleet, committer, waves, ledger, cloud, transport, host_keys, reconciler)
+    other = transports["ansible"]
+    rig = Rig(fleet, committer, waves, ledger, cloud, transport, other, host_keys, reconciler)
     return rig
 
 

@@ -52,6 +52,25 @@ def test_every_job_runs_once_and_nothing_is_left(rig: Rig, tmp_path: Path) -> No
         assert result.driver_status is DriverStatus.EXITED
 
 
+def test_a_job_goes_by_the_transport_that_it_names(rig: Rig, tmp_path: Path) -> None:
+    one, two, three = _jobs(3)
+    burst, _ = _burst(rig, tmp_path)
+    jobs = [
+        one,
+        dataclasses.replace(two, transport="ansible"),
+        dataclasses.replace(three, transport="ssh"),
+    ]
+    results = burst.run(jobs, machines=1)
+    assert {r.status for r in results} == {JobStatus.PASSED}
+    (own,) = rig.transport.sessions
+    (named,) = rig.other.sessions
+    assert own.steps.count("run") == 2
+    assert named.steps == ["put", "run", "get"]
+    assert named.endpoint.host_keys == ("ssh-ed25519 fresh",)
+    assert own.closed
+    assert named.closed
+
+
 def test_there_are_never_more_machines_than_jobs(rig: Rig, tmp_path: Path) -> None:
     burst, seen = _burst(rig, tmp_path)
     burst.run(_jobs(2), machines=10)

@@ -14,8 +14,13 @@ from tango_cloud.wiring import build_transport
 
 
 def test_the_transport_is_chosen_by_a_setting() -> None:
-    assert isinstance(build_transport(Settings()), SshTransport)
-    assert isinstance(build_transport(Settings(transport="ansible")), AnsibleTransport)
+    assert isinstance(build_transport(Settings().transport), SshTransport)
+    assert isinstance(build_transport("ansible"), AnsibleTransport)
+
+
+def test_a_transport_that_does_not_exist_is_told_with_those_that_do() -> None:
+    with pytest.raises(ConfigurationError, match=r"telnet.*ssh, ansible"):
+        build_transport("telnet")
 
 
 def test_ansible_that_is_not_installed_is_a_fault_of_the_settings(
@@ -25,4 +30,4 @@ def test_ansible_that_is_not_installed_is_a_fault_of_the_settings(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ansible_runner", None)
     with pytest.raises(ConfigurationError, match="pip install"):
-        build_transport(Settings(transport="ansible"))
+        build_transport("ansible")
