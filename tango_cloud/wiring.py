@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
@@ -65,9 +66,10 @@ def build_deployment(settings: Settings) -> Deployment:
     sites = _build_sites(settings, ledger.machines.providers(settings.prefix))
     offers = Offers(sites, settings.prices)
     signals = Signals()
-    build_transport(settings.transport)  # a fault of the settings is told now
+    transports = cache(build_transport)
+    transports(settings.transport)  # a fault of the settings is told now
     connections = Connections(
-        build_transport, settings.transport, sites, str(key.file), settings.ssh.connect_seconds
+        transports, settings.transport, sites, str(key.file), settings.ssh.connect_seconds
     )
     stacks = Stacks(settings, folder, sites)
     host_keys = HostKeys(ledger, folder)

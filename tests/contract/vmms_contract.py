@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +29,6 @@ from ..small_disk import small_disk
 TRUE = "all:\n\t@echo ran\n"
 READY_SECONDS = 120
 BY_ANSIBLE = {"TANGO_CLOUD_TRANSPORT": "ansible"}
-by_ansible = pytest.mark.slow
-"""Of a suite by that transport: each call starts Ansible."""
 
 Run = Callable[..., tuple[int, bytes]]
 
@@ -57,6 +56,14 @@ class VM(SimpleNamespace):
             "domain_name": None, "instance_id": None, "ec2_id": None,
         }  # fmt: skip
         super().__init__(**(fields | more))
+
+
+def by_ansible(suite: type[VmmsContract]) -> type[VmmsContract]:
+    """Mark a suite that goes by that transport: each call starts Ansible."""
+    ssh = pytest.mark.skipif(
+        shutil.which("ssh") is None, reason="OpenSSH's client is not installed"
+    )
+    return pytest.mark.slow(ssh(suite))
 
 
 class VmmsContract:

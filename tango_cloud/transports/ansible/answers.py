@@ -19,6 +19,8 @@ from tango_cloud.transports.ansible.playbooks import Result
 from tango_cloud.transports.failures import raise_failure
 
 _COMMAND = "ansible.builtin.command"
+_FETCH = "ansible.builtin.fetch"
+_FILE = "ansible.builtin.file"
 _HOST_KEY = (
     "Host key verification failed",
     "host key is known",
@@ -29,7 +31,7 @@ _REFUSED = ("Permission denied", "Too many authentication failures")
 
 
 def answers(results: Iterable[Result], output: Path | None = None) -> Iterator[dict[str, Any]]:
-    """The agent's answers, one for each command that it was asked by.
+    """The agent's answers, one for each command that it was asked by, to the last of this machine.
 
     Raises the first error, once the playbook has cleaned up behind it: what a failure of the
     agent's stands for; HostKeyMismatch, AuthenticationError or MachineUnreachable when it could
@@ -44,8 +46,20 @@ def answers(results: Iterable[Result], output: Path | None = None) -> Iterator[d
                 yield _answer(result)
         except TangoCloudError as error:
             first = first or error
+        if _is_last(result):
+            break
     if first is not None:
         raise first
+
+
+def _is_last(result: Result) -> bool:
+    """Whether the playbook does nothing more on this machine that anybody waits for."""
+    if result.kind != "ok":
+        return result.action != _FETCH  # after which the file there is removed
+    if result.action == _COMMAND:
+        told = json.loads(result.told["stdout"])
+        return bool(told.get("ended", True)) and "file" not in told
+    return result.action == _FILE
 
 
 def _check(result: Result, output: Path | None) -> None:

@@ -6,12 +6,13 @@ import json
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tango_cloud.core.model import Endpoint
 
 NAME = "machine"
-"""What the inventory calls it."""
+"""What OpenSSH and the inventory know it by."""
 PYTHON = "/usr/bin/python3"
 """Named, so that no task has to look for one first."""
 
@@ -32,7 +33,7 @@ class Host:
         self.inventory = self.folder / "inventory.json"
         known = self.folder / "known_hosts"
         known.write_text("".join(f"{NAME} {key}\n" for key in endpoint.host_keys))
-        variables = {
+        self.variables: Mapping[str, object] = {
             "ansible_host": endpoint.address,
             "ansible_port": endpoint.port,
             "ansible_user": endpoint.username,
@@ -42,7 +43,7 @@ class Host:
             "ansible_ssh_timeout": max(1, int(connect_seconds)),
             "ansible_ssh_args": shlex.join(self._words(endpoint)),
         }
-        self.inventory.write_text(json.dumps({"all": {"hosts": {NAME: variables}}}))
+        self.inventory.write_text(json.dumps({"all": {"hosts": {NAME: self.variables}}}))
 
     def _words(self, endpoint: Endpoint) -> list[str]:
         """For OpenSSH: a verified host key, our own client key, and nothing of the user's."""

@@ -64,23 +64,30 @@ def playbooks_root() -> Path:
     raise FileNotFoundError("the playbooks are missing: install tango-cloud again")
 
 
-def play(
+def run(
     playbook: str,
-    inventory: Path,
-    variables: Mapping[str, Any],
+    hosts: Mapping[str, Mapping[str, Any]],
+    on_begun: Callable[[], None],
+    on_result: Callable[[Result], None],
     stopped: Callable[[], bool],
-) -> Generator[Result, None, None]:
-    """Run the playbook on all machines of the inventory; its results as they come.
+) -> None:
+    """Run the playbook on these machines, whose variables are given, to its end on all of them.
 
-    Closing the iterator ends the playbook, and so does `stopped`, asked every so often, when it
-    says so: the results end then. What was started on the machine is not stopped by that. Raises
-    AnsibleFailed.
+    `on_begun` is called when Ansible has started and begins with a task, `on_result` with each
+    result as it comes. The playbook ends early when `stopped`, asked every so often, says so; what
+    was started on the machines is not stopped by that. Raises AnsibleFailed.
     """
     path = playbooks_root() / f"{playbook}.yml"
-    with contextlib.closing(events([path], inventory, variables, stopped)) as told:
-        for event in told:
-            if (result := _result(event)) is not None:
-                yield result
+    with private_folder() as folder:
+        inventory = folder / "inventory.json"
+        inventory.touch(0o600)
+        inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+        with contextlib.closing(events([path], inventory, {}, stopped, len(hosts))) as told:
+            for event in told:
+                if event.get("event") == "playbook_on_task_start":
+                    on_begun()
+                if (result := _result(event)) is not None:
+                    on_result(result)
 
 
 def events(
@@ -88,10 +95,12 @@ def events(
     inventory: Path,
     variables: Mapping[str, Any],
     stopped: Callable[[], bool],
+    forks: int = 1,
 ) -> Generator[Mapping[str, Any], None, None]:
     """Run the playbooks one after another, until one fails; what ansible-runner tells, as it comes.
 
-    It ends as `play` does. Raises AnsibleFailed.
+    On `forks` machines at once. Closing the iterator ends it, and so does `stopped`, asked every so
+    often, when it says so. Raises AnsibleFailed.
     """
     told: queue.SimpleQueue[Mapping[str, Any] | BaseException | None] = queue.SimpleQueue()
     closed = threading.Event()
@@ -102,7 +111,7 @@ def events(
     def run() -> None:
         try:
             with private_folder() as folder:
-                _run(folder, playbooks, inventory, variables, told.put, is_to_stop)
+                _run(folder, playbooks, inventory, variables, forks, told.put, is_to_stop)
         except BaseException as error:
             told.put(error)
         else:
@@ -135,6 +144,7 @@ def _run(
     playbooks: Sequence[Path],
     inventory: Path,
     variables: Mapping[str, Any],
+    forks: int,
     on_event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
 ) -> None:
@@ -147,6 +157,7 @@ def _run(
         playbook=str(playbooks[0]),
         inventory=str(inventory),
         extravars=str(given),
+        forks=forks,
         settings={"pexpect_timeout": _LOOK_SECONDS},
         envvars=ours,
         quiet=True,

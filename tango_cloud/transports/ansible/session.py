@@ -19,8 +19,8 @@ from tango_cloud.machine import bundle
 from tango_cloud.transports import archive
 from tango_cloud.transports import artifacts as kept
 from tango_cloud.transports.ansible.answers import answers, reply
+from tango_cloud.transports.ansible.gathering import Gathering
 from tango_cloud.transports.ansible.host import Host
-from tango_cloud.transports.ansible.playbooks import play
 from tango_cloud.transports.failures import IN_STEP
 from tango_cloud.transports.protocol import (
     NO_ARTIFACTS,
@@ -43,12 +43,13 @@ _CANCEL_SECONDS = 60.0
 class AnsibleSession:
     """Satisfies `Session`. Made by `AnsibleTransport.connect`.
 
-    Each call is a playbook of its own, so that calls may come from many threads; OpenSSH keeps the
-    connection that they share.
+    Each call is a playbook, by itself or in a run with those of other machines' sessions. Calls may
+    come from many threads; OpenSSH keeps the connection that they share.
     """
 
-    def __init__(self, host: Host, *, compress: bool) -> None:
+    def __init__(self, host: Host, gathering: Gathering, *, compress: bool) -> None:
         self._host = host
+        self._gathering = gathering
         self._compress = compress
         self._program: dict[str, str] = {}
         self._folder = ""
@@ -251,8 +252,8 @@ class AnsibleSession:
         stopped: Callable[[], bool],
         output: Path | None = None,
     ) -> Generator[dict[str, Any], None, None]:
-        given = {**self._program, **variables}
-        with contextlib.closing(play(playbook, self._host.inventory, given, stopped)) as results:
+        given = {**self._host.variables, **self._program, **variables}
+        with contextlib.closing(self._gathering.play(playbook, given, stopped)) as results:
             yield from answers(results, output)
 
     @contextlib.contextmanager

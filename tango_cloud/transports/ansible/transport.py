@@ -7,12 +7,16 @@ import time
 from tango_cloud.core.errors import MachineUnreachable
 from tango_cloud.core.model import Endpoint
 from tango_cloud.transports import dialing
+from tango_cloud.transports.ansible.gathering import Gathering
 from tango_cloud.transports.ansible.host import Host
 from tango_cloud.transports.ansible.session import AnsibleSession
 
 
 class AnsibleTransport:
-    """Satisfies `Transport`."""
+    """Satisfies `Transport`. Sessions of one share runs of playbooks."""
+
+    def __init__(self) -> None:
+        self._gathering = Gathering()
 
     def listens(self, address: str, port: int, timeout: float) -> bool:
         return dialing.listens(address, port, timeout)
@@ -26,7 +30,9 @@ class AnsibleTransport:
         if not dialing.listens(endpoint.address, endpoint.port, timeout):
             where = f"{endpoint.address} port {endpoint.port}"
             raise MachineUnreachable(f"{where}: nobody answers")
-        session = AnsibleSession(Host(endpoint, timeout), compress=endpoint.compress)
+        session = AnsibleSession(
+            Host(endpoint, timeout), self._gathering, compress=endpoint.compress
+        )
         try:
             session.install(deadline)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,33 @@ def test_why_a_machine_could_not_be_asked(message: str, error: type[Exception]) 
 
 
 def test_answers_are_those_of_commands() -> None:
-    told = [{"reply": {}}, {"output": "", "ended": False}]
+    told = [{"output": "", "ended": False}, {"reply": {}, "ended": True}]
     results = [result(stdout=json.dumps(one)) for one in told]
     results.insert(1, result(action="ansible.builtin.copy"))
     assert list(answers(results)) == told
+
+
+def test_a_machine_is_not_waited_for_beyond_its_last_answer() -> None:
+    def others() -> Iterator[Result]:
+        yield result(stdout='{"file": "/there"}')
+        yield result("ok", "ansible.builtin.fetch")
+        yield result("ok", "ansible.builtin.file")
+        raise AssertionError("another machine was waited for")
+
+    assert list(answers(others())) == [{"file": "/there"}]
+
+
+def test_what_is_left_after_a_failed_fetch_is_waited_for() -> None:
+    results = iter(
+        [
+            result(stdout='{"file": "/there"}'),
+            result("failed", "ansible.builtin.fetch", msg="disk full"),
+            result("ok", "ansible.builtin.file"),
+        ]
+    )
+    with pytest.raises(OutputError, match="disk full"):
+        list(answers(results, Path("output")))
+    assert not list(results)
 
 
 def test_a_failure_of_the_agent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import stat
 
@@ -21,8 +20,8 @@ ENDPOINT = Endpoint(
 
 def test_only_the_host_keys_of_the_endpoint_are_believed() -> None:
     host = Host(ENDPOINT, 7.5)
-    variables = json.loads(host.inventory.read_text())["all"]["hosts"]["machine"]
-    words = shlex.split(variables["ansible_ssh_args"])
+    variables = host.variables
+    words = shlex.split(str(variables["ansible_ssh_args"]))
     known = (host.folder / "known_hosts").read_text()
     assert known == "machine ssh-ed25519 AAAA\nmachine ssh-rsa BBBB\n"
     assert {
