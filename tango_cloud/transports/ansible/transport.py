@@ -11,6 +11,10 @@ from tango_cloud.transports.ansible.gathering import Gathering
 from tango_cloud.transports.ansible.host import Host
 from tango_cloud.transports.ansible.session import AnsibleSession
 
+_START_SECONDS = 60.0
+"""For Ansible's own start, after that of the run before it: on a busy host they take long, and tell
+nothing of the machine."""
+
 
 class AnsibleTransport:
     """Satisfies `Transport`. Sessions of one share runs of playbooks."""
@@ -22,11 +26,11 @@ class AnsibleTransport:
         return dialing.listens(address, port, timeout)
 
     def connect(self, endpoint: Endpoint, timeout: float) -> AnsibleSession:
-        """Open a verified session within `timeout` seconds.
+        """Open a verified session within `timeout` seconds, not counting Ansible's own start.
 
         Raises HostKeyMismatch, AuthenticationError, or MachineUnreachable.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout + _START_SECONDS
         if not dialing.listens(endpoint.address, endpoint.port, timeout):
             where = f"{endpoint.address} port {endpoint.port}"
             raise MachineUnreachable(f"{where}: nobody answers")
