@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import (
+    ansible,
     callers,
     footprint,
     inventory,
@@ -20,5 +21,6 @@ if __name__ == "__main__":
     provisioning_aws.main()
     terraform_costs.main()
     inventory.main()
+    ansible.main()
     callers.main()
     footprint.main()
