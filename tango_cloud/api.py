@@ -303,6 +303,7 @@ def limits(
         disk_bytes=_times(job.disk_mib, _MIB),
         memory_bytes=_times(job.memory_mib, _MIB),
         processes=job.processes,
+        cpus=job.cpus,
         network=network,
     )
 

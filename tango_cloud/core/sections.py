@@ -98,7 +98,11 @@ class JobSettings(Section):
     artifact_mib: Mebibytes = 64
     """Most that is fetched of a job's artifacts when no limit is given, in MiB."""
     memory_mib: Mebibytes | None = None
-    """Most data memory of each process of a job, in MiB; unset: no limit."""
+    """Most data memory of each process of a job, and of all together where the machine can count
+    that (see docs/security.md), in MiB; unset: no limit."""
+    cpus: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] | None = None
+    """How many processors' time a job may use; unset: no limit. Machines without control groups
+    refuse a job that has one (see docs/security.md)."""
 
 
 class WaveSettings(Section):

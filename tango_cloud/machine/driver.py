@@ -81,6 +81,8 @@ class Driver:
             wall_seconds = time.monotonic() - began
         if not processes.end_descendants(_END_SECONDS, self._spared, self._usage.reaped):
             raise Failure(DAMAGED, "processes of the job cannot be killed")
+        if sandbox.group is not None:
+            self._usage.told(*sandbox.group.used())
         self._drain()
         if not self.stopped:
             fault = sandbox.fault()
@@ -152,11 +154,14 @@ class Driver:
         """
         if now < self._kill_at:
             return
+        self._kill_at = now + _KILL_AGAIN_SECONDS
+        if self._sandbox.group is not None:
+            self._sandbox.group.kill()
+            return
         found = processes.descendants(self._sandbox.process)
         processes.send(found, signal.SIGSTOP)
         self._usage.look_at(found)
         processes.send(found or [self._sandbox.process], signal.SIGKILL)
-        self._kill_at = now + _KILL_AGAIN_SECONDS
 
     def _collect(self) -> bool:
         """Take what the job printed; whether more may come."""

@@ -7,6 +7,7 @@ The facts stand in a JSON file, named by the environment variable TANGO_CLOUD_MA
 - `job_user`: the user that jobs run as (name, number or null); used only when the agent is root;
 - `levels`: the isolation levels that jobs may get here, strongest first (all, if not told): a
   machine may be told to refuse jobs rather than run them with less;
+- `cgroup`: the path of a control group (version 2) in which the agent may make others;
 - `host_key`: `{"stage": [...], "activate": [...]}`, two command lines.
 
 Without a file everything has a default, except that the host key cannot be changed.
@@ -44,6 +45,7 @@ class Facts(NamedTuple):
     job_user: User
     separate: bool
     levels: tuple[str, ...] | None
+    cgroup: str
     stage_host_key: tuple[str, ...]
     activate_host_key: tuple[str, ...]
 
@@ -74,6 +76,7 @@ def interpret(told: Mapping[str, Any]) -> Facts:
         job_user=_job_user(told.get("job_user")) if root else _user(os.geteuid()),
         separate=root,
         levels=_words(told, "levels") if "levels" in told else None,
+        cgroup=_cgroup(told.get("cgroup", "")),
         stage_host_key=_words(host_key, "stage"),
         activate_host_key=_words(host_key, "activate"),
     )
@@ -87,6 +90,12 @@ def _work_dir(told: Any, root: bool) -> str:
     if not isinstance(told, str) or not os.path.isabs(told):
         raise Failure(DAMAGED, f"work_dir is {told!r}, not an absolute path")
     return os.path.normpath(told)
+
+
+def _cgroup(told: Any) -> str:
+    if not isinstance(told, str) or (told and not os.path.isabs(told)):
+        raise Failure(DAMAGED, f"cgroup is {told!r}, not an absolute path")
+    return told
 
 
 def _job_user(told: Any) -> User:

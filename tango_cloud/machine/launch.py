@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tango_cloud.machine import children, processes
+from tango_cloud.machine.cgroups import Group
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.folders import Folders
 from tango_cloud.machine.rlimits import Limits, rlimits
@@ -37,6 +38,12 @@ class Level:
     name = ""
     own_network = True
     """Whether this level can cut off the network, where the machine lets it."""
+    whole_job = False
+    """Whether limits count for all of a job's processes together, and processor time has one."""
+
+    def group(self, _: Facts) -> Group | None:
+        """A fresh group for one job, if the level has groups. Raises OSError."""
+        return None
 
     def enter(self, launch: Launch, go: int, status: int) -> None:
         """Become the sandbox, in a forked child whose streams are set up; wait for the word that
@@ -66,9 +73,11 @@ class Sandbox:
     """A sandbox that waits for the word to go. `process` leads a session of its own."""
 
     def __init__(self, level: Level, launch: Launch) -> None:
-        """Start making it; returns at once. What goes wrong is told by `fault`, later."""
+        """Start making it; returns at once. What goes wrong is told by `fault`, later, but for
+        OSError when there is no group for it."""
         self.level = level
         self.launch = launch
+        self.group = level.group(launch.facts)
         self._stamp = launch.folders.stamp()
         self.output, output = os.pipe()
         self._status, status = os.pipe()
@@ -78,7 +87,7 @@ class Sandbox:
         self.process = os.fork()
         if self.process == 0:
             os.close(self._go)
-            _enter(level, launch, agent, (go, output, status))
+            self._enter(agent, (go, output, status))
         for end in (go, output, status):
             os.close(end)
 
@@ -89,11 +98,15 @@ class Sandbox:
 
     def count(self) -> None:
         """Count now what `go` would count otherwise, which can take as long as a small job."""
-        self._counted = self.level.already_running(self.launch.facts)
+        if self.group is None:
+            self._counted = self.level.already_running(self.launch.facts)
 
     def go(self, limits: Limits) -> None:
         """Let the job begin. Raises OSError when the sandbox has died meanwhile."""
-        if limits.processes is not None and self._counted is None:
+        if self.group is not None:
+            self.group.limit(limits)
+            limits = limits._replace(processes=None)
+        elif limits.processes is not None and self._counted is None:
             self.count()
         os.write(self._go, self.level.encode(rlimits(limits, self._counted or 0)))
         os.close(self._go)
@@ -104,7 +117,10 @@ class Sandbox:
         return self.level.fault(read_rest(self._status))
 
     def discard(self) -> None:
-        """End it, whatever it is doing, and what it holds open. Idempotent."""
+        """End it, whatever it is doing, and what it holds open. Idempotent.
+
+        Raises OSError when its group does not get empty.
+        """
         if not self._ended():
             processes.send([*processes.descendants(self.process), self.process], signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -113,6 +129,27 @@ class Sandbox:
             if end >= 0:
                 os.close(end)
         self.output = self._status = self._go = -1
+        group, self.group = self.group, None
+        if group is not None:
+            group.remove()
+
+    def _enter(self, agent: int, pipes: tuple[int, int, int]) -> None:
+        go, output, status = pipes
+        try:
+            children.reset_signals()
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDWR)
+            for source, target in ((null, 0), (output, 1), (output, 2)):
+                os.dup2(source, target)
+            children.die_with_agent(agent)
+            os.umask(0o022)
+            if self.group is not None:
+                self.group.enter()
+            self.level.enter(self.launch, go, status)
+        except BaseException as error:  # a forked child must not return into the agent's code
+            os.write(status, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(1)
 
     def _ended(self) -> bool:
         try:
@@ -121,23 +158,6 @@ class Sandbox:
             )
         except ChildProcessError:
             return True
-
-
-def _enter(level: Level, launch: Launch, agent: int, pipes: tuple[int, int, int]) -> None:
-    go, output, status = pipes
-    try:
-        children.reset_signals()
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for source, target in ((null, 0), (output, 1), (output, 2)):
-            os.dup2(source, target)
-        children.die_with_agent(agent)
-        os.umask(0o022)
-        level.enter(launch, go, status)
-    except BaseException as error:  # a forked child must not return into the agent's code
-        os.write(status, f"{type(error).__name__}: {error}".encode())
-    finally:
-        os._exit(1)
 
 
 def wait_for_word(go: int) -> dict[int, int]:

@@ -9,15 +9,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tango_cloud.machine.bubblewrap import Bubblewrap
+from tango_cloud.machine.cgroups import Groups, own_place, systemds_place
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.failures import DAMAGED, Failure
 from tango_cloud.machine.folders import Folders
+from tango_cloud.machine.grouped import Grouped
 from tango_cloud.machine.launch import Launch, Level, Sandbox, read_rest
 from tango_cloud.machine.namespaces import Namespaces
 from tango_cloud.machine.plain import Plain
 from tango_cloud.machine.rlimits import Limits
 
-STRONGEST_FIRST: tuple[Level, ...] = (Bubblewrap(), Namespaces(), Plain())
+STRONGEST_FIRST: tuple[Level, ...] = (
+    Grouped("systemd", Groups(systemds_place)),
+    Grouped("cgroup", Groups(own_place)),
+    Bubblewrap(),
+    Namespaces(),
+    Plain(),
+)
 _TRIAL_SECONDS = 4.0
 _TRIAL = ("/bin/sh", "-c", 'test -w . && test -w "$TMPDIR"')
 
@@ -57,8 +65,11 @@ def choose(facts: Facts, folders: Folders, on_wait: Callable[[], None]) -> Choic
 
 def trial(level: Level, facts: Facts, folders: Folders, network: bool) -> str:
     """Run a small job under `level`; why that does not work, in words, or an empty string."""
-    limits = Limits(_TRIAL_SECONDS, None, None, None, None, None, network)
-    sandbox = Sandbox(level, Launch(facts, folders, network, _TRIAL))
+    limits = Limits.parse({"wall_seconds": _TRIAL_SECONDS, "network": network})
+    try:
+        sandbox = Sandbox(level, Launch(facts, folders, network, _TRIAL))
+    except OSError as error:
+        return str(error)
     with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
         sandbox.go(limits)
     if not select.select([sandbox.output], [], [], _TRIAL_SECONDS)[0]:

@@ -112,6 +112,9 @@ class Operations:
         if not limits.network and not choice.network_control:
             reason = "; ".join(choice.missing)
             raise Failure(REFUSED, f"this machine cannot run a job without network: {reason}")
+        if limits.cpus is not None and not choice.level.whole_job:
+            reason = "; ".join(choice.missing)
+            raise Failure(REFUSED, f"this machine cannot limit processor time: {reason}")
         return limits, choice
 
     def _run(

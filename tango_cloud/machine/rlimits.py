@@ -28,6 +28,7 @@ class Limits(NamedTuple):
     disk_bytes: int | None
     memory_bytes: int | None
     processes: int | None
+    cpus: float | None
     network: bool
 
     @classmethod
@@ -36,13 +37,17 @@ class Limits(NamedTuple):
         wall = told.get("wall_seconds")
         if not isinstance(wall, (int, float)) or isinstance(wall, bool) or not 0 < wall < 1e9:
             raise Failure(REFUSED, f"wall_seconds is {wall!r}, not a positive number of seconds")
+        cpus = told.get("cpus")
+        if cpus is not None and (not isinstance(cpus, (int, float)) or not 0.01 <= cpus < 1e6):
+            raise Failure(REFUSED, f"cpus is {cpus!r}, not a number of processors or null")
         counts = {}
         for name in ("output_bytes", "file_bytes", "disk_bytes", "memory_bytes", "processes"):
             value = told.get(name)
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise Failure(REFUSED, f"{name} is {value!r}, not a count or null")
             counts[name] = value
-        return cls(wall_seconds=float(wall), network=bool(told.get("network", True)), **counts)
+        network = bool(told.get("network", True))
+        return cls(wall_seconds=float(wall), cpus=cpus, network=network, **counts)
 
 
 def rlimits(limits: Limits, already_running: int) -> dict[int, int]:

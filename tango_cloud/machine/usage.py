@@ -23,8 +23,8 @@ class Usage:
         self._reaped_seconds = 0.0
         self._seen_seconds = 0.0
         self.peak_memory_bytes = 0
-        """Of the largest process. A process that was forked by the agent counts what the agent had
-        in memory then, and so does all that it becomes."""
+        """Of the largest process, or of all together where that was told. A process that was forked
+        by the agent counts what the agent had in memory then, and so does all that it becomes."""
 
     @property
     def cpu_seconds(self) -> float:
@@ -34,6 +34,11 @@ class Usage:
         """Add a process, and what it has reaped itself."""
         self._reaped_seconds += usage.ru_utime + usage.ru_stime
         self._keep_peak(usage.ru_maxrss * _MAXRSS_UNIT)
+
+    def told(self, seconds: float, peak: int) -> None:
+        """Take what the kernel says of all the job's processes together."""
+        self._seen_seconds = max(self._seen_seconds, seconds)
+        self._keep_peak(peak)
 
     def look_at(self, processes: Iterable[int]) -> None:
         """Look at all that is left of the job, parents before children, so that none is counted

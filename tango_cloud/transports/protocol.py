@@ -33,8 +33,9 @@ class RunLimits:
     """What a job may use. Seconds, bytes and counts; None means no limit.
 
     `output_bytes` caps the output: the first and last halves are kept. `file_bytes` caps a single
-    file, `disk_bytes` the job directory as a whole, `memory_bytes` each process' data,
-    `processes` what runs at once.
+    file, `disk_bytes` the job directory as a whole, `processes` what runs at once. `memory_bytes`
+    caps each process' data, and at the levels "systemd" and "cgroup" also the memory of all
+    together. `cpus` is how many processors' time the job may use; the other levels refuse it.
     """
 
     wall_seconds: float
@@ -43,6 +44,7 @@ class RunLimits:
     disk_bytes: int | None = None
     memory_bytes: int | None = None
     processes: int | None = None
+    cpus: float | None = None
     network: bool = True
 
 
@@ -96,9 +98,11 @@ class RunOutcome:
     `exit_status` is make's, as a shell reports it (128 + N for signal N); None when it was stopped
     for time or disk. `cpu_seconds` is the processor time of make and all that it started; what
     still ran when make ended by itself may be missing. `peak_memory_bytes` is the largest process',
-    and not less than the agent's own, which every process begins as. `output_bytes` counts before
-    the middle was elided. `level` is the isolation that the machine gave: "bubblewrap",
-    "namespaces" or "limits". `artifacts` are those that were asked for, in that order.
+    and not less than the agent's own, which every process begins as. At the levels "systemd" and
+    "cgroup" nothing is missing, and the memory is that of all processes together, with what the
+    kernel keeps of the files that they used. `output_bytes` counts before the middle was elided.
+    `level` is the isolation that the machine gave: "systemd", "cgroup", "bubblewrap", "namespaces"
+    or "limits". `artifacts` are those that were asked for, in that order.
     """
 
     exit_status: int | None

@@ -49,6 +49,9 @@ def test_no_limit_sets_none() -> None:
         {"output_bytes": -1},
         {"processes": 1.5},
         {"memory_bytes": "1G"},
+        {"cpus": 0},
+        {"cpus": "all"},
+        {"cpus": float("nan")},
     ],
 )
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
