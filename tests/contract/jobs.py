@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,9 +60,11 @@ class Keeper:
 class Runner:
     """Runs jobs in a session, with a folder on this side."""
 
-    def __init__(self, session: Session, folder: Path) -> None:
+    def __init__(self, session: Session, folder: Path, seconds: float = 20.0) -> None:
+        """`seconds` is the wall time of a job that asks for none."""
         self.session = session
         self.folder = folder
+        self._seconds = seconds
         self.output = folder / "output"
 
     def put(self, *lines: str, files: Files = MappingProxyType({})) -> None:
@@ -73,7 +75,7 @@ class Runner:
     ) -> tuple[RunOutcome, bytes]:
         """The job's outcome, and its output with the header line."""
         self.put(*lines, files=files)
-        outcome = self.session.run(limits(**changes))
+        outcome = self.session.run(limits(**{"wall_seconds": self._seconds, **changes}))
         self.session.get(self.output)
         return outcome, self.output.read_bytes()
 
@@ -97,15 +99,18 @@ def marked(word: str) -> list[psutil.Process]:
     return found
 
 
-def wait_until_gone(word: str, seconds: float = 5.0) -> None:
+Find = Callable[[str], Collection[object]]
+
+
+def wait_until_gone(word: str, seconds: float = 5.0, find: Find = marked) -> None:
     deadline = time.monotonic() + seconds
-    while left := marked(word):
+    while left := find(word):
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.02)
 
 
-def wait_until_there(word: str, seconds: float = 10.0) -> None:
+def wait_until_there(word: str, seconds: float = 10.0, find: Find = marked) -> None:
     deadline = time.monotonic() + seconds
-    while not marked(word):
+    while not find(word):
         assert time.monotonic() < deadline, f"never ran: {word}"
         time.sleep(0.02)

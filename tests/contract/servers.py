@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import asyncssh
 import psutil
 
 from tango_cloud.core.model import Endpoint
+
+from . import jobs
 
 UNPRIVILEGED = 54321
 """A user without an account, for servers that a test which is root runs without root."""
@@ -43,6 +45,17 @@ class Server:
     username: str
     host_key: str
     process: subprocess.Popen[bytes]
+    patience: float = 1.0
+    """How much longer things may take there than on an idle host of today."""
+
+    @property
+    def ssh_port(self) -> int:
+        """Where its SSH server listens, seen from the machine itself."""
+        return self.port
+
+    @property
+    def host_key_file(self) -> str:
+        return str(self.folder / "host")
 
     @property
     def work_dir(self) -> Path:
@@ -64,6 +77,25 @@ class Server:
             top = psutil.Process(self.process.pid)
             return [top, *top.children(recursive=True)]
         return []
+
+    def shell(self, command: str) -> str:
+        """What a shell command prints there, run by who may do everything that these tests may."""
+        argv = ["/bin/sh", "-c", command]
+        return subprocess.run(argv, stdout=subprocess.PIPE, text=True).stdout
+
+    def marked(self, word: str) -> Collection[object]:
+        """The processes there with that word in their command line."""
+        return jobs.marked(word)
+
+    def kill_agents(self) -> None:
+        """Kill the agents, but not the children that they forked."""
+        found = {}
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if any("SystemExit" in word for word in process.cmdline()):
+                    found[process.pid] = process
+        for process in [one for one in found.values() if one.ppid() not in found]:
+            process.kill()
 
     def kill(self) -> None:
         """All of it at once, as when a machine loses power."""
