@@ -12,7 +12,7 @@ TERRAFORM_SPEED := GOGC=400
 EXTRAS := $(if $(shell command -v terraform || command -v tofu),,[terraform])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo environments test test-slow chaos walks soak check check-ansible format bench simulate localstack lock wheel docs clean
+.PHONY: help demo environments test test-slow virtual-machine hostile chaos walks soak check check-ansible format bench simulate localstack lock wheel docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,13 @@ test: ## Set up and run the tests (ARGS="-k name" for some of them)
 
 test-slow: ## Run the tests that `make test` leaves out
 	@$(MAKE) --no-print-directory test ARGS="-m slow"
+
+virtual-machine: ## Make what the tests on a whole machine with systemd boot (root, minutes); `make test-slow` runs them
+	@sh tests/virtual_machine/install.sh .virtual-machine
+
+hostile: $(BIN)/.dev virtual-machine ## Let hostile jobs loose at every level; writes docs/hostile-jobs.md (half an hour)
+	@sh tests/install-servers.sh
+	$(BIN)/python -m tests.hostile_table docs/hostile-jobs.md $(ARGS)
 
 chaos: ## Kill a life at every step of it, and see that nothing stays wrong (an hour)
 	@$(MAKE) --no-print-directory --jobs=3 environments
@@ -96,4 +103,4 @@ docs: $(BIN)/.dev ## Write docs/settings.md from the settings
 	$(BIN)/python docs/render_settings.py docs/settings.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOCALSTACK) $(GOOGLE_PLUGIN) dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOCALSTACK) $(GOOGLE_PLUGIN) .virtual-machine dist output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
