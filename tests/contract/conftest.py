@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tango_cloud.core.errors import TerraformUnusable
 from tango_cloud.terraform.binary import Binary, Source, resolve
 
+from ..virtual_machine import machine as virtual_machine
 from .local_cloud import cloud, kind, workspaces
 
 __all__ = ["binary", "cloud", "kind", "workspaces"]
@@ -23,3 +26,10 @@ def binary(request: pytest.FixtureRequest) -> Binary:
     if found.source is not request.param:
         pytest.skip(f"no Terraform from {request.param}")
     return found
+
+
+@pytest.fixture(scope="session")
+def whole_machine() -> Iterator[virtual_machine.VirtualMachine]:
+    """One for all tests: it takes minutes to boot."""
+    with virtual_machine.booted() as machine:
+        yield machine

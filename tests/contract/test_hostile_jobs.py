@@ -66,12 +66,6 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole_machine() -> Iterator[virtual_machine.VirtualMachine]:
-    with virtual_machine.booted() as machine:
-        yield machine
-
-
 @pytest.fixture(scope="module", params=SETTINGS)
 def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
     kind, level = request.param

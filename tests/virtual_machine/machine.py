@@ -104,9 +104,11 @@ class VirtualMachine(servers.Server):
             return self.shell("cat /var/lib/tango-cloud/first-boot") != ""
         return False
 
-    def shell(self, command: str) -> str:
+    def shell(self, command: str, given: bytes = b"") -> str:
         words = f"sudo -n /bin/sh -c {shlex.quote(command)}"
-        _, output, _ = self._client.exec_command(words, timeout=300)
+        source, output, _ = self._client.exec_command(words, timeout=300)
+        source.write(given)
+        source.channel.shutdown_write()
         return output.read().decode()
 
     def marked(self, word: str) -> list[str]:
