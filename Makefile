@@ -51,7 +51,8 @@ virtual-machine: ## Make what the tests on a whole machine with systemd boot (ro
 
 hostile: $(BIN)/.dev virtual-machine ## Let hostile jobs loose at every level; writes docs/hostile-jobs.md (half an hour)
 	@sh tests/install-servers.sh
-	$(BIN)/python -m tests.hostile_table docs/hostile-jobs.md $(ARGS)
+	$(BIN)/pytest -m "slow or not slow" --junitxml=output/hostile.xml tests/contract/test_hostile_jobs.py $(ARGS)
+	$(BIN)/python -m tests.hostile_table output/hostile.xml docs/hostile-jobs.md
 
 chaos: ## Kill a life at every step of it, and see that nothing stays wrong (an hour)
 	@$(MAKE) --no-print-directory --jobs=3 environments

@@ -1,23 +1,21 @@
-"""Writes docs/hostile-jobs.md: runs the hostile jobs and puts what came of them into a table.
+"""Writes docs/hostile-jobs.md: what came of the hostile jobs, from pytest's own reports of them.
 
-    python -m tests.hostile_table docs/hostile-jobs.md
+    pytest -m "slow or not slow" --junitxml=REPORT tests/contract/test_hostile_jobs.py
+    python -m tests.hostile_table REPORT... docs/hostile-jobs.md
 
-Ends with status 1, and writes nothing, if any of them got what it wanted. `make hostile` makes what
-it needs first.
+Several runs may have a report each; of two that hold the same test, the last counts. Ends with
+status 1, and writes nothing, if a job got what it wanted. `make hostile` does all of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
-import pytest
-
-TESTS = "tests/contract/test_hostile_jobs.py"
 HELD, FAILED = "held", "**failed**"
 HEAD = """\
 # Hostile jobs
@@ -31,77 +29,70 @@ Written by `make hostile`, {when}, on {where} with the kernel {kernel}. The virt
 Debian 12 with systemd and cgroup version 2, set up by the user data that a cloud's machines get and
 emulated by QEMU. The agent is root on the columns `root` and `virtual machine`, where jobs have a
 user of their own, and an ordinary user on the others.
+
 """
+_NAME = re.compile(r"test_(\w+)\[.*?(root|user|unprivileged|virtual machine)-([a-z]+)")
+
+Cells = dict[tuple[str, str], str]
+"""What came of an attack (first) in a setting: HELD, FAILED, or why it was not tried."""
 
 
-@dataclass
-class Results:
-    """A pytest plugin. `cells` has the outcome by attack and setting."""
-
-    cells: dict[tuple[str, str], str] = field(default_factory=dict)
-    _known: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def pytest_collection_modifyitems(self, items: Sequence[pytest.Function]) -> None:
-        for item in items:
-            kind, level = item.callspec.params["setting"]
-            attack = item.originalname.removeprefix("test_").replace("_", " ")
-            self._known[item.nodeid] = (attack, f"{kind}: {level}")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        cell = self._known[report.nodeid]
-        if report.failed:
-            self.cells[cell] = FAILED
-        elif report.skipped:
-            assert isinstance(report.longrepr, tuple)
-            reason = str(report.longrepr[2]).removeprefix("Skipped: ")
-            self.cells.setdefault(cell, reason)
-        elif report.when == "call":
-            self.cells.setdefault(cell, HELD)
+def read(report: Path) -> Cells:
+    """One run's outcomes. A test with several values has failed if it failed with any of them."""
+    cells: Cells = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        found = _NAME.match(case.get("name", ""))
+        if found is None:
+            raise ValueError(f"{report}: {case.get('name')} is no hostile job")
+        attack, kind, level = found.groups()
+        cell = (attack.replace("_", " "), f"{kind}: {level}")
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            cells[cell] = FAILED
+        elif skipped is not None:
+            cells.setdefault(cell, skipped.get("message", ""))
+        elif cells.get(cell) != FAILED:
+            cells[cell] = HELD
+    return cells
 
 
 def render(cells: Mapping[tuple[str, str], str]) -> str:
     """The table, and a note for each reason why an attempt was not made."""
     settings = list(dict.fromkeys(setting for _, setting in cells))
-    notes: list[str] = []
-    lines = [row(["the job …", *settings]), row(["---"] * (len(settings) + 1))]
-    for attack in dict.fromkeys(attack for attack, _ in cells):
-        found = [cells.get((attack, setting), "") for setting in settings]
-        notes += dict.fromkeys(one for one in found if one not in (HELD, FAILED, "", *notes))
-        lines.append(
-            row([attack, *(one if one in (HELD, FAILED) else mark(notes, one) for one in found)])
-        )
-    return "\n".join([*lines, "", *(f"{n}. {note}" for n, note in enumerate(notes, 1)), ""])
+    notes = [one for one in dict.fromkeys(cells.values()) if one not in (HELD, FAILED)]
+    words = {HELD: HELD, FAILED: FAILED, "": ""}
+    words.update((note, f"({number})") for number, note in enumerate(notes, 1))
+    attacks = dict.fromkeys(attack for attack, _ in cells)
+    lines = [
+        ["the job …", *settings],
+        ["---"] * (len(settings) + 1),
+        *(
+            [attack, *(words[cells.get((attack, one), "")] for one in settings)]
+            for attack in attacks
+        ),
+    ]
+    table = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([*table, "", *(f"{words[note]} {note}.  " for note in notes), ""])
 
 
-def mark(notes: Sequence[str], reason: str) -> str:
-    return f"({notes.index(reason) + 1})" if reason else ""
-
-
-def row(words: Iterable[str]) -> str:
-    return f"| {' | '.join(words)} |"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
-    parser.add_argument("words", nargs="*", help="more arguments for pytest, after --")
-    told = parser.parse_args()
-    results = Results()
-    pytest.main(
-        ["-q", "-p", "no:cacheprovider", "-m", "slow or not slow", TESTS, *told.words],
-        plugins=[results],
-    )
-    if FAILED in results.cells.values() or not results.cells:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("report", nargs="+", type=Path)
+    parser.add_argument("page", type=Path)
+    told = parser.parse_args(arguments)
+    cells: Cells = {}
+    for report in told.report:
+        cells.update(read(report))
+    if FAILED in cells.values():
         return 1
+    suite = ElementTree.parse(told.report[-1]).find(".//testsuite")
+    assert suite is not None
     about = HEAD.format(
-        when=f"{dt.datetime.now(dt.UTC):%d %B %Y}",
+        when=suite.get("timestamp", "")[:10],
         where=platform.freedesktop_os_release()["PRETTY_NAME"],
         kernel=platform.release(),
-        user="root"
-        if any(setting.startswith("root") for _, setting in results.cells)
-        else "a user",
     )
-    told.file.write_text(f"{about}\n{render(results.cells)}", encoding="utf-8")
+    told.page.write_text(about + render(cells), encoding="utf-8")
     return 0
 
 

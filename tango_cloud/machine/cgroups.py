@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -24,7 +23,7 @@ _NEEDED = ("cpu", "memory", "pids")
 _PREFIX = "tango-cloud-"
 _PERIOD = 100_000
 """Microseconds over which processor time is shared out."""
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 10.0
 _PAUSE_SECONDS = 0.002
 
 
@@ -105,12 +104,17 @@ def systemds_place(_: Facts) -> str:
     if os.geteuid() != 0:
         raise OSError("only root gets a unit from systemd")
     _require_unified()
+    import subprocess  # takes longer than all else here: only where it is needed
+
     unit = f"{_PREFIX}{os.getpid()}.scope"
     words = ["busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
     words += ["org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))"]
     words += [unit, "fail", "3", "PIDs", "au", "1", str(os.getpid()), "Delegate", "b", "true"]
     words += ["Description", "s", "Jobs of one tango_cloud agent", "0"]
-    asked = subprocess.run(words, capture_output=True, text=True, timeout=_WAIT_SECONDS)
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=_WAIT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise OSError("systemd does not answer") from error
     if asked.returncode != 0:
         raise OSError(f"systemd gives no unit: {asked.stderr.strip()}")
     _wait(lambda: _own_place().endswith("/" + unit), f"systemd does not put us into {unit}")

@@ -21,13 +21,15 @@ fi
 mkdir -p "$folder"
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+# cloud-init would set a locale that is not there.
+locale='echo "locale: C.UTF-8" >"$1/etc/cloud/cloud.cfg.d/90-locale.cfg"'
 packages=linux-image-cloud-amd64,initramfs-tools,systemd-sysv,udev,dbus,libpam-systemd
 packages=$packages,cloud-init,netplan.io,systemd-resolved,locales,openssh-server,sudo
 packages=$packages,iproute2,procps,cron,python3,make,bubblewrap
 mmdebstrap --quiet --mode=root --variant=minbase --include=$packages \
     --aptopt='Acquire::Languages "none"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-    bookworm "$root/system"
+    --customize-hook="$locale" bookworm "$root/system"
 cp "$root"/system/boot/vmlinuz-* "$folder/kernel"
 cp "$root"/system/boot/initrd.img-* "$folder/initrd"
 rm -f "$folder/disk"
