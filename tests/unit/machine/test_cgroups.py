@@ -33,7 +33,6 @@ def kernel(tmp_path: Path) -> Kernel:
     group = Group(str(tmp_path), "job")
     for name in FILES:
         (tmp_path / "job" / name).touch()
-    (tmp_path / "job" / "pids.current").write_text("2\n")
     (tmp_path / "job" / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
     return Kernel(group, tmp_path / "job")
 
