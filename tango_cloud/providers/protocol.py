@@ -184,3 +184,51 @@ class Strays(Protocol):
     def remove_strays(self, ids: Iterable[str]) -> None:
         """Already absent is success. Raises ProviderUnavailable or AuthenticationError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an image is made of: its own name, the image that its machine began as, and the SHA-256
+    of what was applied."""
+
+    name: str
+    base: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BakedImage:
+    """`created` is aware, in UTC. `ready` is False while the image is being made, and for ever when
+    that failed. `size_bytes` is None where the cloud does not tell."""
+
+    id: str
+    recipe: Recipe
+    created: dt.datetime
+    ready: bool
+    size_bytes: int | None
+
+
+@runtime_checkable
+class Baker(Protocol):
+    """A provider that can make images of its machines."""
+
+    def bake(self, instance_id: str, deployment: str, recipe: Recipe) -> str:
+        """Begin an image of the machine, which is stopped for it, or may be; its id. Tagged in the
+        creating call. `baked` tells when it is ready.
+
+        Raises ProviderUnavailable, AuthenticationError, or ConfigurationError for a name that the
+        cloud cannot take.
+        """
+        ...
+
+    def baked(self, deployment: str) -> Sequence[BakedImage]:
+        """All images baked by this deployment, in the making and failed ones too, newest first.
+
+        Complete, or an error: raises ProviderUnavailable or AuthenticationError.
+        """
+        ...
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        """With their snapshots. Already absent is success. Raises ProviderUnavailable or
+        AuthenticationError."""
+        ...
