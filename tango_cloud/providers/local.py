@@ -46,7 +46,8 @@ from tango_cloud.core.model import (
 )
 from tango_cloud.core.settings import Settings
 from tango_cloud.providers.local_host import Host, examine
-from tango_cloud.providers.protocol import Bootstrap, Check, Provider, Stray
+from tango_cloud.providers.local_images import LocalImages
+from tango_cloud.providers.protocol import BakedImage, Bootstrap, Check, Provider, Recipe, Stray
 from tango_cloud.terraform.modules import modules_root
 
 NAME = "local"
@@ -103,11 +104,16 @@ class _Document:
 
 
 class LocalProvider:
-    """Satisfies `Provider`, `Strays` and `Diagnosable`. Safe to use from many threads."""
+    """Satisfies `Provider`, `Strays`, `Baker` and `Diagnosable`. Safe to use from many threads.
 
-    def __init__(self, options: LocalOptions) -> None:
+    `deployment` is whose baked images machines can be made of.
+    """
+
+    def __init__(self, options: LocalOptions, deployment: str) -> None:
         self._options = options
+        self._deployment = deployment
         self._root = options.root.expanduser().absolute()
+        self._baked = LocalImages(self._root)
         self._lock = threading.Lock()
         self._documents: dict[str, _Document] = {}
 
@@ -147,15 +153,16 @@ class LocalProvider:
         raise NotImplementedError(f"{instance_id} was told its host key")
 
     def images(self) -> Sequence[str]:
-        return self._options.images
+        """First those of the options, then the baked ones."""
+        return list(dict.fromkeys([*self._options.images, *self._baked.homes(self._deployment)]))
 
     def offers(self, shape: Shape) -> Sequence[Offer]:
         """This host, if it is big enough. Raises ConfigurationError when it is not."""
         cores, memory_mib = os.cpu_count() or 1, psutil.virtual_memory().total >> 20
         faults = []
-        if shape.image not in self._options.images:
-            known = ", ".join(self._options.images)
-            faults.append(Fault("image", f"there is no {shape.image!r} here", f"one of: {known}"))
+        images = self.images()
+        if shape.image not in images:
+            faults.append(_absent(shape.image, images))
         if shape.cores is not None and shape.cores > cores:
             faults.append(Fault("cores", f"{shape.cores} are asked for", f"at most {cores}"))
         if shape.memory_mib is not None and shape.memory_mib > memory_mib:
@@ -191,6 +198,12 @@ class LocalProvider:
         )
 
     def wave_machines(self, requests: Iterable[MachineRequest]) -> Mapping[str, object]:
+        """Raises ConfigurationError when an image is not there any more."""
+        requests, homes = list(requests), self._baked.homes(self._deployment)
+        images = [*self._options.images, *homes]
+        faults = [_absent(r.shape.image, images) for r in requests if r.shape.image not in images]
+        if faults:
+            raise ConfigurationError(faults)
         return {
             request.uid: {
                 "image": request.shape.image,
@@ -200,6 +213,7 @@ class LocalProvider:
                 "disk_gib": request.shape.disk_gib,
                 "tags": dict(request.tags),
                 "expires": _rfc3339(request.expires),
+                "home": homes.get(request.shape.image),
             }
             for request in requests
         }
@@ -243,6 +257,16 @@ class LocalProvider:
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         self.terminate(ids)
+
+    def bake(self, instance_id: str, deployment: str, recipe: Recipe) -> str:
+        """The machine goes on running. Returns when the image is ready."""
+        return self._baked.bake(instance_id, deployment, recipe)
+
+    def baked(self, deployment: str) -> Sequence[BakedImage]:
+        return self._baked.baked(deployment)
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        self._baked.remove(ids)
 
     def _read_all(self) -> Iterable[tuple[str, _Document]]:
         instances = self._root / "instances"
@@ -320,8 +344,13 @@ def from_settings(settings: Settings) -> Provider:
             server=local.server,
             isolate=local.isolate,
             images=local.images,
-        )
+        ),
+        settings.prefix,
     )
+
+
+def _absent(image: str, images: Iterable[str]) -> Fault:
+    return Fault("image", f"there is no {image!r} here", f"one of: {', '.join(images)}")
 
 
 def _instance(deployment: str, document: Mapping[str, Any]) -> Instance:

@@ -67,7 +67,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def cloud(kind: Kind, workspaces: Workspaces, tmp_path: Path) -> Iterator[Cloud]:
     server, isolate = kind
     root = tmp_path / "local cloud"  # a space, to see every quoting
-    provider = LocalProvider(LocalOptions(root, server, "yes" if isolate else "no"))
+    provider = LocalProvider(LocalOptions(root, server, "yes" if isolate else "no"), "prod")
     cloud = Cloud(
         provider,
         workspaces,

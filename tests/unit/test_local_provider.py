@@ -38,7 +38,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def provider(tmp_path: Path) -> LocalProvider:
-    return LocalProvider(LocalOptions(tmp_path / "root", images=("local.img", "other.img")))
+    return LocalProvider(LocalOptions(tmp_path / "root", images=("local.img", "other.img")), "prod")
 
 
 @pytest.fixture
@@ -255,6 +255,7 @@ def test_an_order_holds_no_secret_and_the_user_data_all_of_it(provider: LocalPro
             "disk_gib": 8,
             "tags": {"tango-deployment": "prod"},
             "expires": "2030-01-31T12:00:00Z",
+            "home": None,
         }
     }
 

@@ -21,7 +21,7 @@ variable "wave" {
 }
 
 variable "machines" {
-  description = "The machines of this wave, each under its uid: 12 hexadecimal digits that no other machine ever has. The expiry is a time as in RFC 3339."
+  description = "The machines of this wave, each under its uid: 12 hexadecimal digits that no other machine ever has. The expiry is a time as in RFC 3339. A home is the absolute path of a folder that the machine's home is copied from; null for an empty one."
   type = map(object({
     image         = string
     instance_type = optional(string, "local")
@@ -30,6 +30,7 @@ variable "machines" {
     disk_gib      = optional(number)
     tags          = map(string)
     expires       = string
+    home          = optional(string)
   }))
   nullable = false
 
@@ -46,6 +47,11 @@ variable "machines" {
   validation {
     condition     = alltrue([for machine in values(var.machines) : can(timeadd(machine.expires, "0s"))])
     error_message = "A machine's expires must be a time as in RFC 3339, for example 2030-01-31T12:00:00Z."
+  }
+
+  validation {
+    condition     = alltrue([for machine in values(var.machines) : startswith(coalesce(machine.home, "/"), "/")])
+    error_message = "A machine's home must be an absolute path."
   }
 
   validation {

@@ -19,6 +19,9 @@ A machine is a folder `<root>/instances/<instance id>/`:
     tmp/ shm/       /tmp and /var/tmp, and /dev/shm, of an isolated machine
     identity/       passwd, group and shadow of an isolated machine
 
+An image is a folder too, which a machine's home/ begins as a copy of; `<root>/images/` is the
+provider's.
+
 Its processes form one tree:
 
     sh (supervisor, adopts orphans) - timeout (expiry) - [bwrap - bwrap] - SSH server - jobs

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from folder import (
     write_document,
     write_private,
 )
-from isolation import INSIDE, SYSTEM_PATH, login_name, write_identity
+from isolation import INSIDE, SYSTEM_PATH, login_name, which, write_identity
 from processes import started
 
 # systemd's table of user ids leaves 1879048192 to 2147483647 to nobody: no distribution, container
@@ -44,6 +45,8 @@ def make_folder(root, order, secret, supervisor):
     (staging / "inside").mkdir(mode=0o755)
     for name in ("etc", "home", "run", "work"):
         (staging / "inside" / name).mkdir(mode=0o700)
+    if order.get("home"):
+        copy_home(Path(order["home"]), staging / "inside" / "home")
     for name in ("tmp", "shm"):
         (staging / name).mkdir()
         (staging / name).chmod(0o1777)
@@ -75,6 +78,23 @@ def make_folder(root, order, secret, supervisor):
     write_document(staging, document)
     staging.rename(folder)
     return folder
+
+
+def copy_home(image, home):
+    """Fill the home of a machine from that of an image. Raises MachineError when it is not there,
+    also when it goes meanwhile."""
+    copied = subprocess.run(
+        [which("cp"), "-a", f"{image}/.", f"{home}/"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    # What is removed is moved away first: as long as it is here, it is whole.
+    if copied.returncode or not image.is_dir():
+        raise MachineError(f"{image} cannot be copied: {copied.stdout.strip()}")
 
 
 def seen_as(folder, order):
