@@ -21,6 +21,7 @@ from emulation import ec2
 from emulation.ec2 import Backend, Error
 from emulation.faults import Call, Effect, Fault, Faults
 from emulation.hosts import Hosts, Launched, Trouble
+from emulation.images import create_image
 from emulation.launches import Answer, Launches, check_tags, launched
 from emulation.listing import Listing, shutting_down
 
@@ -69,6 +70,7 @@ class Proxy:
             "ec2:DescribeInstances": self._describe_instances,
             "ec2:DescribeNetworkInterfaces": self._describe_network_interfaces,
             "ec2:CreateTags": self._create_tags,
+            "ec2:CreateImage": self._create_image,
         }
         try:
             if name == "ec2:RunInstances":
@@ -233,6 +235,10 @@ class Proxy:
     async def _create_tags(self, request: Request) -> web.StreamResponse:
         check_tags(request.form or {})
         return await self._forward(request)
+
+    async def _create_image(self, request: Request) -> web.StreamResponse:
+        raw, form = request.raw, request.form or {}
+        return _xml(*await create_image(self.backend, request.region, raw.headers, form))
 
     async def _ask(self, request: Request) -> web.StreamResponse:
         """As `_forward`, without a word to the client yet."""

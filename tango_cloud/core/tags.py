@@ -18,6 +18,10 @@ WAVE = "tango-wave"
 IMAGE = "tango-image"
 CREATED = "tango-created"
 EXPIRES = "tango-expires"
+BAKE = "tango-bake"
+"""Of an image and its parts: the same on all of them, and on no other's."""
+BASE = "tango-base"
+DIGEST = "tango-digest"
 
 MAX_LENGTH = 63
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")

@@ -43,3 +43,7 @@ class Cache(Generic[Key, Answer]):
                 return answer  # type: ignore[return-value]
             self._answers[key] = (self._clock(), fresh)
             return fresh
+
+    def clear(self) -> None:
+        with self._lock:
+            self._answers.clear()

@@ -21,7 +21,7 @@ import pytest
 from tango_cloud.core import tags
 from tango_cloud.core.errors import ConfigurationError, TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, InstanceStatus, MachineKey, MachineRequest, Shape
-from tango_cloud.providers.protocol import Bootstrap, Provider
+from tango_cloud.providers.protocol import BakedImage, Baker, Bootstrap, Provider, Recipe, Strays
 from tango_cloud.terraform import command
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Result
@@ -67,7 +67,8 @@ class Cloud:
     """A provider, and what it takes to make machines with it.
 
     `spoil` turns a request into one that cannot be fulfilled. `gone_within` is how many seconds a
-    removal may take, `brief` the life of a machine that expires right after it was made.
+    removal may take, `brief` the life of a machine that expires right after it was made. `owner` is
+    the deployment that the provider is for.
     """
 
     provider: Provider
@@ -76,6 +77,7 @@ class Cloud:
     spoil: Callable[[MachineRequest], MachineRequest]
     gone_within: float
     brief: dt.timedelta = dt.timedelta(seconds=8)
+    owner: str = "prod"
     client: Keys = field(default_factory=Keys.make)
     applying: threading.Lock = field(default_factory=threading.Lock)
     made: list[str] = field(default_factory=list)
@@ -104,6 +106,7 @@ class Cloud:
         spoilt: Collection[int] = (),
         life: dt.timedelta = LIFE,
         name: str = "pool",
+        image: str = "",
         change: Callable[[MachineRequest], MachineRequest] = lambda request: request,
         interrupt: bool = False,
     ) -> Wave:
@@ -112,7 +115,7 @@ class Cloud:
         wave = secrets.token_hex(6)
         host_keys = {secrets.token_hex(6): Keys.make() for _ in range(count)}
         requests = [
-            change(self._request(deployment, wave, 1000 + number, uid, keys, life, name))
+            change(self._request(deployment, wave, 1000 + number, uid, keys, life, name, image))
             for number, (uid, keys) in enumerate(host_keys.items())
         ]
         requests = [self.spoil(r) if n in spoilt else r for n, r in enumerate(requests)]
@@ -174,6 +177,17 @@ class Cloud:
             assert time.monotonic() < deadline, (self.listed(deployment), uids)
             time.sleep(self.provider.poll_interval)
 
+    def baked(self, deployment: str, image_id: str) -> BakedImage:
+        """The image, once it is ready."""
+        assert isinstance(self.provider, Baker)
+        deadline = time.monotonic() + self.gone_within
+        while True:
+            found = {image.id: image for image in self.provider.baked(deployment)}
+            if found[image_id].ready:
+                return found[image_id]
+            assert time.monotonic() < deadline, found
+            time.sleep(self.provider.poll_interval)
+
     def _open(self) -> Workspace:
         return self.workspaces.open(
             self.provider.name, "wave", environment=self.provider.environment()
@@ -188,8 +202,9 @@ class Cloud:
         keys: Keys,
         life: dt.timedelta,
         name: str,
+        image: str = "",
     ) -> MachineRequest:
-        shape = Shape(self.provider.images()[0])
+        shape = Shape(image or self.provider.images()[0])
         now = dt.datetime.now(dt.UTC)
         expires = now + life
         return MachineRequest(
@@ -314,6 +329,53 @@ class ProviderContract:
         wave = cloud.wave("prod", 1, life=cloud.brief)
         assert wave.failure is None
         cloud.wait_until("prod", ())
+
+    def test_images_are_baked_listed_used_and_removed(self, cloud: Cloud) -> None:
+        provider, owner = cloud.provider, cloud.owner
+        assert isinstance(provider, Baker)
+        base = provider.images()[0]
+        wave = cloud.wave(owner, 1)
+        (uid,) = wave.uids
+        machine = cloud.listed(owner)[uid].instance_id
+        recipe = Recipe("baked course.img", base, "0f" * 32)
+        began = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+        older = provider.bake(machine, owner, recipe)
+        cloud.baked(owner, older)
+        foreign = provider.bake(machine, f"{owner}-2", replace(recipe, name="theirs.img"))
+        cloud.baked(f"{owner}-2", foreign)
+        newer = provider.bake(machine, owner, replace(recipe, digest="1f" * 32))
+        try:
+            image = cloud.baked(owner, newer)
+            assert image.recipe == replace(recipe, digest="1f" * 32)
+            assert began < image.created < dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+            assert {one.id for one in provider.baked(owner)} == {older, newer}
+            assert provider.images()[0] == base
+            assert recipe.name in provider.images()
+            assert "theirs.img" not in provider.images()
+            # An image is no machine, and no part of one.
+            assert set(cloud.listed(owner)) == {uid}
+            if isinstance(provider, Strays):
+                assert provider.strays(owner) == []
+            provider.terminate([machine])
+            cloud.wait_until(owner, ())
+            of_image = cloud.wave(owner, 1, image=recipe.name)
+            assert of_image.failure is None
+            assert cloud.listed(owner)[of_image.uids[0]].image == recipe.name
+            with pytest.raises(ConfigurationError, match="image"):
+                provider.offers(Shape("theirs.img"))
+            cloud.destroy(of_image)
+            cloud.wait_until(owner, ())
+            for _ in range(2):
+                provider.remove_images([newer])
+            assert [one.id for one in provider.baked(owner)] == [older]
+            assert recipe.name in provider.images()
+            provider.remove_images([older, newer])
+            assert provider.baked(owner) == []
+            assert recipe.name not in provider.images()
+            assert [one.id for one in provider.baked(f"{owner}-2")] == [foreign]
+        finally:
+            provider.remove_images([older, newer, foreign])
+        cloud.destroy(wave, refresh=True)
 
 
 def spoil_user_data(request: MachineRequest) -> MachineRequest:

@@ -87,6 +87,7 @@ def cloud(emulation: Emulation, applied: Applied, tmp_path: Path) -> Iterator[Aw
         brief=dt.timedelta(seconds=45),
         emulation=emulation,
         applied=applied.envelope,
+        owner=OWNER,
     )
     yield cloud
     if not cloud.made:

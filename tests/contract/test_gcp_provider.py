@@ -62,6 +62,7 @@ def cloud(compute: ComputeEmulation, applied: Applied, tmp_path: Path) -> Iterat
         brief=dt.timedelta(seconds=31),  # Google takes no less than 30
         emulation=compute,
         applied=applied.envelope,
+        owner=OWNER,
     )
     yield cloud
     compute.clear()

@@ -75,6 +75,7 @@ _BY_CODE: Mapping[str, type[TangoCloudError]] = {
     # What was just made is not known everywhere at once.
     "InvalidInstanceID.NotFound": ProviderUnavailable,
     "InvalidNetworkInterfaceID.NotFound": ProviderUnavailable,
+    "InvalidSnapshot.InUse": ProviderUnavailable,
     "InvalidVolume.NotFound": ProviderUnavailable,
     # Who we are, and what we may.
     "UnauthorizedOperation": AuthenticationError,

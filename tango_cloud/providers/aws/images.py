@@ -2,6 +2,9 @@
 
 As with Tango's own EC2 backend, an image is called by its tag `Name`; one that has none, by its own
 name; any, by its id. Jobs may write the extension `.img` whether the name has it or not.
+
+Baked images are those of the deployment only, wherever else images may come from. One of a name is
+taken rather than another's of that name.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from tango_cloud.core import tags
 from tango_cloud.core.errors import ConfigurationError, Fault
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import asking, code_of
@@ -33,7 +37,8 @@ _NAMED = 10
 @dataclass(frozen=True, slots=True)
 class Image:
     """`tag` is its tag `Name`, empty without; `disk_gib` the least that its root disk may have, 0
-    where that is not known."""
+    where that is not known. `baked_by` is the deployment, as its tag has it, that baked it, empty
+    for all others."""
 
     image_id: str
     tag: str
@@ -41,6 +46,7 @@ class Image:
     architecture: str
     disk_gib: int
     created: str
+    baked_by: str
 
     @property
     def name(self) -> str:
@@ -48,22 +54,24 @@ class Image:
 
 
 class Images:
-    """Safe for many threads."""
+    """Safe for many threads. `owners` are those whose images may be used, `deployment` the one
+    whose baked images may be."""
 
-    def __init__(self, clients: Clients, owners: Sequence[str]) -> None:
+    def __init__(self, clients: Clients, owners: Sequence[str], deployment: str) -> None:
         self._clients = clients
         self._owners = list(owners)
+        self._deployment = tags.encode(deployment)
         self._named: Cache[str, Image] = Cache(_SECONDS)
         self._listed: Cache[None, Sequence[Image]] = Cache(_SECONDS)
 
     def names(self) -> Sequence[str]:
-        """Every spelling of every image that is listed: first their names, newest image first."""
+        """Every spelling of every image that is listed: first their names, in that order."""
         names = [image.name for image in self.listed()]
         extended = [name + EXTENSION for name in names if not name.endswith(EXTENSION)]
         return list(dict.fromkeys([*names, *extended]))
 
     def listed(self) -> Sequence[Image]:
-        """The images of the accounts that are owners, newest first.
+        """The images of the accounts that are owners, newest first, then the baked ones.
 
         Not those of Amazon, which are tens of thousands: they can be used, but not listed.
         """
@@ -81,9 +89,28 @@ class Images:
             raise ConfigurationError([self._absent("no image is there to be used")])
         return listed[0]
 
+    def forget(self) -> None:
+        """Ask anew: there are others now."""
+        self._named.clear()
+        self._listed.clear()
+
     def _ask_all(self) -> Sequence[Image]:
         accounts = [owner for owner in self._owners if _ACCOUNT.fullmatch(owner)]
-        return newest_first(self._describe(owners=accounts)) if accounts else []
+        found = self._describe(owners=accounts) if accounts else []
+        return sorted(self._usable(found, {}), key=lambda image: bool(image.baked_by))
+
+    def _usable(
+        self, found: Iterable[Image], filters: Mapping[str, Sequence[str]]
+    ) -> Sequence[Image]:
+        """Those of `found` that are not baked, and all of ours that are, newest first."""
+        ours = {f"tag:{tags.DEPLOYMENT}": [self._deployment], **filters}
+        baked = self._describe(owners=["self"], filters=ours)
+        return newest_first(
+            [
+                *(image for image in found if not image.baked_by),
+                *(image for image in baked if image.baked_by == self._deployment),
+            ]
+        )
 
     def _ask(self, name: str) -> Image:
         plain = name.removesuffix(EXTENSION)
@@ -95,12 +122,13 @@ class Images:
         spellings = [name, plain if plain != name else name + EXTENSION]
         values = [_GLOB.sub(r"\\\1", spelling) for spelling in spellings]
         # Two questions: filters of one are all to be met.
-        found = newest_first(
+        found = [
             image
             for key in ("tag:Name", "name")
             for image in self._describe(owners=self._owners, filters={key: values})
-        )
-        chosen = choose(found, spellings)
+        ]
+        usable = self._usable(found, {"tag:Name": values})
+        chosen = choose(sorted(usable, key=lambda image: not image.baked_by), spellings)
         if chosen is None:
             raise ConfigurationError([self._absent(f"there is no {name!r}")])
         return chosen
@@ -139,7 +167,7 @@ class Images:
 
 
 def read(image: ImageTypeDef) -> Image:
-    tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", [])}
+    labels = {tag["Key"]: tag["Value"] for tag in image.get("Tags", [])}
     root = image.get("RootDeviceName")
     sizes = [
         mapping["Ebs"].get("VolumeSize", 0)
@@ -148,11 +176,12 @@ def read(image: ImageTypeDef) -> Image:
     ]
     return Image(
         image_id=image["ImageId"],
-        tag=tags.get("Name", ""),
+        tag=labels.get("Name", ""),
         own_name=image.get("Name", ""),
         architecture=str(image.get("Architecture", "x86_64")),
         disk_gib=max(sizes, default=0),
         created=image.get("CreationDate", ""),
+        baked_by=labels.get(tags.DEPLOYMENT, "") if tags.BAKE in labels else "",
     )
 
 

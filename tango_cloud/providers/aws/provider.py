@@ -12,7 +12,7 @@ from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import AwsSettings
 from tango_cloud.providers import cloud_init, network
-from tango_cloud.providers.aws import errors, strays
+from tango_cloud.providers.aws import baked, errors, strays
 from tango_cloud.providers.aws.catalogue import Catalogue
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.diagnosis import Diagnosis
@@ -20,7 +20,7 @@ from tango_cloud.providers.aws.images import Images
 from tango_cloud.providers.aws.inventory import Ec2Inventory
 from tango_cloud.providers.aws.termination import terminate
 from tango_cloud.providers.instance_types import Need
-from tango_cloud.providers.protocol import Bootstrap, Check, Stray
+from tango_cloud.providers.protocol import BakedImage, Bootstrap, Check, Recipe, Stray
 
 NAME = "aws"
 DEFAULT_CORES = 2
@@ -32,11 +32,11 @@ _NOT_IN_NAMES = re.compile(r"[^\w .:/=+@-]")
 
 
 class AwsProvider:
-    """Satisfies `Provider`, `Diagnosable` and `Strays`. Safe to use from many threads.
+    """Satisfies `Provider`, `Diagnosable`, `Strays` and `Baker`. Safe to use from many threads.
 
-    `deployment` is whose permissions `diagnose` asks about, `lifetime` the longest that a machine
-    may live. Nothing is asked before the first question: then ConfigurationError or
-    AuthenticationError say what the AWS configuration lacks.
+    `deployment` is whose permissions `diagnose` asks about and whose baked images machines can be
+    made of, `lifetime` the longest that a machine may live. Nothing is asked before the first
+    question: then ConfigurationError or AuthenticationError say what the AWS configuration lacks.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class AwsProvider:
         self._settings = settings
         self._deployment = deployment
         self._clients = clients or Clients(settings.region, settings.profile)
-        self._images = Images(self._clients, settings.image_owners)
+        self._images = Images(self._clients, settings.image_owners, deployment)
         self._catalogue = Catalogue(
             self._clients,
             patterns=settings.instance_types,
@@ -163,6 +163,20 @@ class AwsProvider:
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         strays.remove(self._clients, ids)
+
+    def bake(self, instance_id: str, deployment: str, recipe: Recipe) -> str:
+        return baked.bake(self._clients, instance_id, deployment, recipe)
+
+    def baked(self, deployment: str) -> Sequence[BakedImage]:
+        found = baked.find(self._clients, deployment)
+        self._images.forget()
+        return found
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        try:
+            baked.remove(self._clients, ids)
+        finally:
+            self._images.forget()
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         classified = errors.from_terraform("; ".join(error.diagnostics) or str(error))
