@@ -133,6 +133,10 @@ class Clients:
         return cast("compute_v1.ImagesClient", self._client("ImagesClient"))
 
     @property
+    def zone_operations(self) -> compute_v1.ZoneOperationsClient:
+        return cast("compute_v1.ZoneOperationsClient", self._client("ZoneOperationsClient"))
+
+    @property
     def subnetworks(self) -> compute_v1.SubnetworksClient:
         return cast("compute_v1.SubnetworksClient", self._client("SubnetworksClient"))
 

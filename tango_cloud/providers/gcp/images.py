@@ -2,6 +2,9 @@
 
 A family stands for its newest image that is not deprecated; else an image is called by its own
 name, or by its whole path. Jobs may write the extension `.img`, which no image's name has.
+
+A baked image is called by the name that it was given, see baked.py. Those of the deployment are
+taken rather than others of that name, those of other deployments by their own names only.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from google.api_core.exceptions import NotFound
 
 from tango_cloud.core.errors import ConfigurationError, Fault
 from tango_cloud.providers.cache import Cache
-from tango_cloud.providers.gcp import places
+from tango_cloud.providers.gcp import baked, places
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.errors import asking
 
@@ -56,7 +59,8 @@ _ARCHITECTURES: Mapping[str, str] = {"ARM64": "arm64", "X86_64": "x86_64"}
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """`disk_gib`: the least that its boot disk may have."""
+    """`disk_gib`: the least that its boot disk may have. `baked_as`: the name that it was baked
+    under, empty for all others."""
 
     project: str
     own_name: str
@@ -64,10 +68,11 @@ class Image:
     architecture: str
     disk_gib: int
     created: dt.datetime
+    baked_as: str = ""
 
     @property
     def name(self) -> str:
-        return self.family or self.own_name
+        return self.baked_as or self.family or self.own_name
 
     @property
     def path(self) -> str:
@@ -75,23 +80,33 @@ class Image:
 
 
 class Images:
-    """Safe for many threads. `projects` are those whose images may be used; empty: our own."""
+    """Safe for many threads. `projects` are those whose images may be used; empty: our own.
+    `deployment` is the one whose baked images may be."""
 
-    def __init__(self, clients: Clients, projects: Sequence[str]) -> None:
+    def __init__(self, clients: Clients, projects: Sequence[str], deployment: str) -> None:
         self._clients = clients
+        self._deployment = deployment
+        self._baked: Cache[None, Sequence[Image]] = Cache(_SECONDS)
         self._setting = tuple(projects)
         self._named: Cache[str, Image] = Cache(_SECONDS)
         self._listed: Cache[None, Sequence[Image]] = Cache(_SECONDS)
 
     def names(self) -> Sequence[str]:
-        """Every spelling of every image that is listed: first what they are called, newest first,
+        """Every spelling of every image that is listed: first what they are called, in that order,
         then the own names of those in families."""
         listed = self.listed()
-        names = [image.name for image in listed] + [image.own_name for image in listed]
-        return list(dict.fromkeys([*names, *(name + EXTENSION for name in names)]))
+        names = [image.name for image in listed]
+        names += [image.own_name for image in listed if not image.baked_as]
+        extended = [name + EXTENSION for name in names if not name.endswith(EXTENSION)]
+        return list(dict.fromkeys([*names, *extended]))
+
+    def forget(self) -> None:
+        """Ask anew: there are others now."""
+        for cache in (self._baked, self._named, self._listed):
+            cache.clear()
 
     def listed(self) -> Sequence[Image]:
-        """The images of the projects, newest first.
+        """The images of the projects, newest first, then the baked ones.
 
         Not those of Google's public projects: they can be used, but not listed.
         """
@@ -121,10 +136,28 @@ class Images:
                         request={"project": project, "max_results": _PAGE},
                         **self._clients.options,
                     )
-                    found += [read(image, project) for image in answer if _usable(image)]
-        return newest_first(found)
+                    found += [
+                        read(image, project)
+                        for image in answer
+                        if _usable(image) and not baked.is_baked(image)
+                    ]
+        return [*newest_first(found), *self._ours()]
+
+    def _ours(self) -> Sequence[Image]:
+        """The baked ones, newest first."""
+        return self._baked.get(None, self._ask_baked)
+
+    def _ask_baked(self) -> Sequence[Image]:
+        project = self._clients.project.name
+        found = baked.listed(self._clients, self._deployment)
+        return newest_first(read(image, project) for image in found if _usable(image))
 
     def _ask(self, name: str) -> Image:
+        plain = name.removesuffix(EXTENSION)
+        for spelling in (name, plain if plain != name else name + EXTENSION):
+            for ours in self._ours():
+                if ours.baked_as == spelling:
+                    return ours
         path = _PATH.fullmatch(name.removesuffix(EXTENSION))
         if path is not None:
             places_to_look = [p for p in self._projects() if p == path["project"]]
@@ -184,6 +217,7 @@ def read(image: compute_v1.Image, project: str) -> Image:
         architecture=_ARCHITECTURES.get(image.architecture, "x86_64"),
         disk_gib=image.disk_size_gb,
         created=created,
+        baked_as=baked.recipe(image).name if baked.is_baked(image) else "",
     )
 
 

@@ -11,7 +11,7 @@ from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import cloud_init, network
-from tango_cloud.providers.gcp import errors, host_keys, strays
+from tango_cloud.providers.gcp import baked, errors, host_keys, strays
 from tango_cloud.providers.gcp.catalogue import Catalogue
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.diagnosis import Diagnosis
@@ -19,7 +19,7 @@ from tango_cloud.providers.gcp.images import Images
 from tango_cloud.providers.gcp.inventory import ComputeInventory
 from tango_cloud.providers.gcp.termination import terminate
 from tango_cloud.providers.instance_types import Need
-from tango_cloud.providers.protocol import Bootstrap, Check, Stray
+from tango_cloud.providers.protocol import BakedImage, Bootstrap, Check, Recipe, Stray
 
 NAME = "gcp"
 DEFAULT_CORES = 2
@@ -37,11 +37,11 @@ def _now() -> dt.datetime:
 
 
 class GcpProvider:
-    """Satisfies `Provider`, `Diagnosable` and `Strays`. Safe to use from many threads.
+    """Satisfies `Provider`, `Diagnosable`, `Strays` and `Baker`. Safe to use from many threads.
 
-    `deployment` is whose machines `diagnose` asks about, `lifetime` the longest that a machine may
-    live. Nothing is asked before the first question: then ConfigurationError or AuthenticationError
-    say which credentials or project are missing.
+    `deployment` is whose machines `diagnose` asks about and whose baked images machines can be made
+    of, `lifetime` the longest that a machine may live. Nothing is asked before the first question:
+    then ConfigurationError or AuthenticationError say which credentials or project are missing.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class GcpProvider:
         self._deployment = deployment
         self._clock = clock
         self._clients = clients or Clients(settings.project)
-        self._images = Images(self._clients, settings.image_projects)
+        self._images = Images(self._clients, settings.image_projects, deployment)
         self._catalogue = Catalogue(
             self._clients,
             patterns=settings.machine_types,
@@ -175,6 +175,20 @@ class GcpProvider:
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         strays.remove(self._clients, ids)
+
+    def bake(self, instance_id: str, deployment: str, recipe: Recipe) -> str:
+        return baked.bake(self._clients, instance_id, deployment, recipe)
+
+    def baked(self, deployment: str) -> Sequence[BakedImage]:
+        found = baked.find(self._clients, deployment)
+        self._images.forget()
+        return found
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        try:
+            baked.remove(self._clients, ids)
+        finally:
+            self._images.forget()
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         classified = errors.from_terraform("; ".join(error.diagnostics) or str(error))
