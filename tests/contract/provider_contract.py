@@ -330,6 +330,7 @@ class ProviderContract:
         assert wave.failure is None
         cloud.wait_until("prod", ())
 
+    @pytest.mark.slow
     def test_images_are_baked_listed_used_and_removed(self, cloud: Cloud) -> None:
         provider, owner = cloud.provider, cloud.owner
         assert isinstance(provider, Baker)

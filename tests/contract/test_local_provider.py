@@ -15,17 +15,43 @@ from dataclasses import replace
 
 import pytest
 
-from tango_cloud.core.errors import ProviderUnavailable
+from tango_cloud.core.errors import ConfigurationError, ProviderUnavailable
 from tango_cloud.core.model import InstanceStatus, MachineRequest
 from tango_cloud.providers.local import PortTaken
+from tango_cloud.providers.protocol import Baker, Recipe
 from tango_cloud.terraform.modules import modules_root
 
-from .local_cloud import Kind, document_path, one
+from .local_cloud import Kind, connected, document_path, one, run
 from .provider_contract import Cloud, Keys, ProviderContract
 
 
 class TestLocalProvider(ProviderContract):
     pass
+
+
+@pytest.mark.slow
+def test_a_machine_of_a_baked_image_begins_with_its_home_and_with_keys_of_its_own(
+    cloud: Cloud,
+) -> None:
+    provider = cloud.provider
+    assert isinstance(provider, Baker)
+    prepared, keys, _ = one(cloud)
+    with connected(cloud, prepared, keys) as transport:
+        script = "cd && mkdir -p course/bin && echo told >course/bin/tool && chmod 500 course"
+        assert run(transport, script) == (0, b"", b"")
+    recipe = Recipe("course.img", prepared.image, "0f" * 32)
+    image_id = provider.bake(prepared.instance_id, "prod", recipe)
+    machine, its_keys, wave = one(cloud, image="course.img")
+    with connected(cloud, machine, its_keys) as transport:
+        look = "cd && cat course/bin/tool && stat -c %a course && echo more >course/bin/tool"
+        assert run(transport, look) == (0, b"told\n500\n", b"")
+    another, another_s_keys, _ = one(cloud, image="course.img")
+    with connected(cloud, another, another_s_keys) as transport:
+        assert run(transport, "cat ~/course/bin/tool")[1] == b"told\n", "each has a copy"
+    request = wave.requests[0]
+    provider.remove_images([image_id])
+    with pytest.raises(ConfigurationError, match=r"there is no 'course\.img'"):
+        provider.wave_machines([request])
 
 
 def test_a_start_that_is_cut_short_leaves_nothing(cloud: Cloud, kind: Kind) -> None:

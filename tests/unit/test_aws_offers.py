@@ -133,7 +133,7 @@ def described(image_id: str, name: str, tag: str = "", created: str = "2030", si
 def test_an_image_is_called_by_its_tag_or_else_by_its_own_name() -> None:
     assert images.read(described("ami-1", "own", "tagged")).name == "tagged"
     assert images.read(described("ami-1", "own")).name == "own"
-    assert images.read({"ImageId": "ami-1"}) == Image("ami-1", "", "", "x86_64", 0, "")
+    assert images.read({"ImageId": "ami-1"}) == Image("ami-1", "", "", "x86_64", 0, "", "")
     assert images.read(described("ami-1", "own", size=30)).disk_gib == 30
 
 

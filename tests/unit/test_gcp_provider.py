@@ -312,6 +312,7 @@ def ordered(disk_gib: int | None = None, expires: dt.datetime = EXPIRES) -> Any:
 
 def test_an_order_of_machines(google: Google) -> None:
     image = {"name": "course-v2", "diskSizeGb": "10", "status": "READY", "architecture": "X86_64"}
+    google.answer("global/images", {})
     google.answer("global/images/family/course", image)
     assert ordered() == {
         "image": f"projects/{PROJECT}/global/images/course-v2",
@@ -332,6 +333,7 @@ def test_an_order_of_machines(google: Google) -> None:
 def test_google_ends_it_at_its_expiry_within_what_google_takes(
     google: Google, seconds: float, run: int
 ) -> None:
+    google.answer("global/images", {})
     google.answer("global/images/family/course", {"name": "course-v2", "status": "READY"})
     machine = ordered(expires=CREATED + dt.timedelta(seconds=seconds))
     assert machine["run_seconds"] == run
