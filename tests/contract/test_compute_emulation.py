@@ -154,6 +154,27 @@ def test_googles_own_client_finds_nothing_to_complain_about(account: Account) ->
     assert images.get_from_family(project=PUBLIC, family=family).architecture == "ARM64"
 
 
+def test_an_image_is_made_of_a_disk_that_nobody_writes_to(account: Account) -> None:
+    made = account.insert(account.body("image-source"))
+    body = {"name": "of-a-disk", "sourceDisk": made["disks"][0]["source"], "labels": IN_A_TAG}
+    emulation = account.emulation
+    with pytest.raises(Refused, match="already being used by"):
+        account.ask("POST", "global/images", body)
+    forced = account.ask("POST", "global/images?forceCreate=true", {**body, "name": "forced"})
+    assert emulation.ask("GET", "global/images/forced")["status"] == "PENDING"
+    emulation.done(forced)
+    emulation.done(account.ask("POST", f"zones/{ZONE}/instances/image-source/stop"))
+    emulation.done(account.ask("POST", "global/images", body))
+    image = emulation.ask("GET", "global/images/of-a-disk")
+    assert (image["status"], image["labels"], image["diskSizeGb"]) == ("READY", IN_A_TAG, "10")
+    emulation.order(Fault("operation-error", "images.insert", code="INTERNAL_ERROR"))
+    with pytest.raises(Refused, match="INTERNAL_ERROR"):
+        emulation.done(account.ask("POST", "global/images", {**body, "name": "broken"}))
+    assert emulation.ask("GET", "global/images/broken")["status"] == "FAILED"
+    for name in ("of-a-disk", "forced", "broken"):
+        emulation.done(account.ask("DELETE", f"global/images/{name}"))
+
+
 def test_googles_own_client_makes_and_removes_what_an_envelope_has(account: Account) -> None:
     network = compute_v1.Network(name="own", auto_create_subnetworks=False)
     networks = account.client(compute_v1.NetworksClient)

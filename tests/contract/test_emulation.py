@@ -428,6 +428,27 @@ def test_what_ec2_does_not_take_is_refused(
         account.launch(**wrong)
 
 
+def test_an_image_of_an_instance_has_a_name_of_its_own_and_snapshots_with_tags(
+    account: Account,
+) -> None:
+    ec2, instance = account.ec2, account.launch()["InstanceId"]
+    given = [{"Key": "name", "Value": "of-an-image"}]
+    kinds = [{"ResourceType": kind, "Tags": given} for kind in ("image", "snapshot")]
+    made = ec2.create_image(InstanceId=instance, Name="once", TagSpecifications=kinds)["ImageId"]
+    filters = [{"Name": "tag:name", "Values": ["of-an-image"]}]
+    (image,) = ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
+    assert image["ImageId"] == made
+    (snapshot,) = ec2.describe_snapshots(Filters=filters)["Snapshots"]
+    (mapping,) = image["BlockDeviceMappings"]
+    assert mapping["Ebs"]["SnapshotId"] == snapshot["SnapshotId"]
+    with pytest.raises(ClientError, match="InvalidAMIName"):
+        ec2.create_image(InstanceId=instance, Name="once")
+    with pytest.raises(ClientError, match="InUse"):
+        ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+    ec2.deregister_image(ImageId=made)
+    ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+
+
 def test_large_objects_go_through_unchanged(account: Account) -> None:
     session: Any = boto3.Session()
     s3 = session.client(
