@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
 import json
 import os
 import subprocess
@@ -37,7 +36,6 @@ from tango_cloud.core.errors import (
 from tango_cloud.core.model import (
     Instance,
     InstanceStatus,
-    MachineKey,
     MachineRequest,
     Market,
     Offer,
@@ -45,6 +43,7 @@ from tango_cloud.core.model import (
     Shape,
 )
 from tango_cloud.core.settings import Settings
+from tango_cloud.providers import local_document
 from tango_cloud.providers.local_host import Host, examine
 from tango_cloud.providers.local_images import LocalImages
 from tango_cloud.providers.protocol import BakedImage, Bootstrap, Check, Provider, Recipe, Stray
@@ -55,11 +54,6 @@ _HALF_MADE = ".new-"
 """Before the id: the folder of a machine that is being made, as the machine program has it."""
 _STOP_SECONDS = 90
 _STOPS_AT_ONCE = 4
-_STATUSES = {
-    "pending": InstanceStatus.PENDING,
-    "running": InstanceStatus.RUNNING,
-    "stopping": InstanceStatus.STOPPING,
-}
 
 
 class PortTaken(ProvisioningError):
@@ -233,7 +227,7 @@ class LocalProvider:
             content = document.content
             try:
                 if content["tags"].get(tags.DEPLOYMENT) == wanted:
-                    found.append(_instance(deployment, content))
+                    found.append(local_document.read(deployment, content))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 path = self._root / "instances" / instance_id
                 raise ProviderUnavailable(f"{path} is damaged: {error!r}") from error
@@ -351,56 +345,6 @@ def from_settings(settings: Settings) -> Provider:
 
 def _absent(image: str, images: Iterable[str]) -> Fault:
     return Fault("image", f"there is no {image!r} here", f"one of: {', '.join(images)}")
-
-
-def _instance(deployment: str, document: Mapping[str, Any]) -> Instance:
-    """Raises KeyError, TypeError or ValueError when the document lacks something."""
-    machine_tags = document["tags"]
-    name = machine_tags[tags.NAME]
-    return Instance(
-        instance_id=document["instance_id"],
-        key=MachineKey(deployment, int(machine_tags[tags.ID]), tags.decode(name) or name),
-        uid=document["uid"],
-        wave=document["wave"],
-        image=document["image"],
-        status=_status(document),
-        address=document["address"],
-        port=int(document["port"]),
-        username=document["username"],
-        zone=document["zone"],
-        instance_type=document["instance_type"],
-        created=dt.datetime.fromisoformat(document["created"]),
-        expires=dt.datetime.fromisoformat(document["expires"]),
-    )
-
-
-def _status(document: Mapping[str, Any]) -> InstanceStatus:
-    pid = document["pid"]
-    if pid is not None and not _runs(int(pid), document["pid_started"]):
-        # Nobody lives in the folder any more; its supervisor is about to remove it.
-        return InstanceStatus.GONE
-    return _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
-
-
-def _runs(pid: int, token: object) -> bool:
-    """Whether the process with this number is still the one that the machine program saw.
-
-    On Linux `token` is the boot and the tick at which it started, the way that program writes it.
-    """
-    if sys.platform != "linux":
-        return psutil.pid_exists(pid)
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    # The program's name in brackets may hold anything: count the fields from its end.
-    fields = stat.rpartition(b")")[2].split()
-    return fields[0] not in {b"Z", b"X"} and token == f"{_boot_id()}:{fields[19].decode()}"
-
-
-@functools.cache
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _rfc3339(moment: dt.datetime) -> str:

@@ -63,11 +63,11 @@ def bake(clients: Clients, instance_id: str, deployment: str, recipe: Recipe) ->
                 ],
             )
     except TangoCloudError as error:
-        if not _says(error, {"InvalidAMIName.Duplicate"}):
-            raise
-        # Nobody else has that name: the answer to our own request was lost.
-        (image,) = _images(clients, {"name": [own_name]})
-        return image["ImageId"]
+        if _says(error, {"InvalidAMIName.Duplicate"}):
+            # Nobody else has that name: the answer to our own request was lost.
+            for image in _images(clients, {"name": [own_name]}):
+                return image["ImageId"]
+        raise
     return answer["ImageId"]
 
 

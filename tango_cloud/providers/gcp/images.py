@@ -158,13 +158,13 @@ class Images:
             for ours in self._ours():
                 if ours.baked_as == spelling:
                     return ours
-        path = _PATH.fullmatch(name.removesuffix(EXTENSION))
+        path = _PATH.fullmatch(plain)
         if path is not None:
             places_to_look = [p for p in self._projects() if p == path["project"]]
             plain, of_family = path["name"], [bool(path["family"])]
         else:
             places_to_look = list(self._projects())
-            plain, of_family = name.removesuffix(EXTENSION), [True, False]
+            of_family = [True, False]
         if _NAME.fullmatch(plain):
             for project in places_to_look:
                 for family in of_family:
