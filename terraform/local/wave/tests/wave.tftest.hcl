@@ -151,3 +151,15 @@ run "the_deployment_keeps_to_its_alphabet" {
 
   expect_failures = [var.deployment]
 }
+
+run "a_home_is_an_absolute_path" {
+  command = plan
+
+  variables {
+    machines = {
+      "00000000002a" = { image = "course.img", tags = { tango-deployment = "prod" }, expires = "2040-01-31T12:00:00Z", home = "images/course" }
+    }
+  }
+
+  expect_failures = [var.machines]
+}
