@@ -53,6 +53,8 @@ _SETTLE_SECONDS = 120
 _LOOKS = 20
 """At rest: a background pass comes every few seconds, and goes."""
 _LOOK_SECONDS = 0.3
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""What threads have freed is used again by others: memory that grows is then memory in use."""
 _TRACED_FRAMES = "12"
 
 
@@ -62,7 +64,7 @@ class Patient:
     def __init__(
         self, deployment: Deployment, arguments: Sequence[str], log: Path, *, trace: bool
     ) -> None:
-        more = {"PYTHONTRACEMALLOC": _TRACED_FRAMES} if trace else {}
+        more = _ENVIRONMENT | ({"PYTHONTRACEMALLOC": _TRACED_FRAMES} if trace else {})
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.patient", *arguments],
