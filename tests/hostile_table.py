@@ -25,10 +25,10 @@ is a kind of machine and the level of isolation that it was told to use, as in
 [security.md](security.md#jobs). *held*: the attempt failed, or was told for what it was, and the
 next job on the machine found nothing of it.
 
-Written by `make hostile`, {when}, on {where} with the kernel {kernel}. The virtual machine is
-Debian 12 with systemd and cgroup version 2, set up by the user data that a cloud's machines get and
-emulated by QEMU. The agent is root on the columns `root` and `virtual machine`, where jobs have a
-user of their own, and an ordinary user on the others.
+Written by `make hostile`, {when}, on {where} with the kernel
+{kernel}. The virtual machine is Debian 12 with systemd and cgroup version 2, set up by the user
+data that a cloud's machines get and emulated by QEMU. The agent is root on the columns `root` and
+`virtual machine`, where jobs have a user of their own, and an ordinary user on the others.
 
 """
 _NAME = re.compile(r"test_(\w+)\[.*?(root|user|unprivileged|virtual machine)-([a-z]+)")
