@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 from tango_cloud.core.errors import (
     Cancelled,
     InputError,
-    InterruptedTwice,
     JobRefused,
     MachineDamaged,
     MachineUnreachable,
@@ -27,16 +25,13 @@ from tango_cloud.core.model import Machine, MachineKey, Shape
 from tango_cloud.jobs.execution import execute, failed, utc_now
 from tango_cloud.jobs.job import Job, JobResult, JobStatus, StepTimes
 from tango_cloud.orchestration.fleet import Fleet
+from tango_cloud.orchestration.undisturbed import undisturbed
 from tango_cloud.transports.protocol import Session
 
 log = logging.getLogger(__name__)
 
 _TRIES = 2
 """How many machines a job may be tried on: the second only if the first broke under it."""
-
-
-_NOTICE_SECONDS = 0.2
-"""How soon an interruption is noticed that came at a bad moment."""
 
 
 class Step(StrEnum):
@@ -102,25 +97,8 @@ class Burst:
         self._asked = utc_now()
         for numbered in enumerate(jobs):
             self._jobs.put(numbered)
-        # All work is done in other threads: Ctrl-C, which only ever strikes the main one, then
-        # finds nothing half-done.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="burst")
-        working = pool.submit(self._work, min(machines, len(jobs)))
-        try:
-            pool.shutdown(wait=False)
-            _wait_for(working)
-            working.result()
-        except KeyboardInterrupt:
-            self._stop_and_wait(working)
-            raise
+        undisturbed(lambda: self._work(min(machines, len(jobs))), self.cancel)
         return [self._results.get(n) or self._unrun(job) for n, job in enumerate(jobs)]
-
-    def _stop_and_wait(self, working: Future[None]) -> None:
-        try:
-            self.cancel()
-            _wait_for(working)
-        except KeyboardInterrupt as again:
-            raise InterruptedTwice from again
 
     def _work(self, machines: int) -> None:
         """Serve every job. Raises what concerns them all, once no machine is left."""
@@ -239,9 +217,3 @@ class Burst:
         if self._stop.is_set():
             status, detail = JobStatus.CANCELLED, "not started"
         return JobResult(job.name, status, detail=detail, times=StepTimes(self._asked))
-
-
-def _wait_for(working: Future[None]) -> None:
-    """In short waits: a signal that comes in the moment before a wait is noticed only after it."""
-    while not wait([working], _NOTICE_SECONDS).done:
-        pass

@@ -6,6 +6,7 @@ threads; the operations of one session's job (put, run, get) are one after anoth
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -223,4 +224,61 @@ class Transport(Protocol):
 
         Raises HostKeyMismatch, AuthenticationError, or MachineUnreachable.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How many tasks changed the machine, and how many did their work, the former included.
+
+    `left_out`: what could not be had on this machine, in words.
+    """
+
+    changed: int
+    ok: int
+    left_out: tuple[str, ...] = ()
+
+
+OnTask = Callable[[str], None]
+
+
+class Preparer(Protocol):
+    """Makes a machine what a playbook says, before an image is made of it."""
+
+    def check(self, playbook: Path) -> None:
+        """Whether it can be used at all; no machine is needed. Raises InputError."""
+        ...
+
+    def digest(self, playbook: Path | None) -> str:
+        """SHA-256, in hexadecimal, of all that decides what a machine is prepared to. Raises
+        InputError."""
+        ...
+
+    def prepare(
+        self,
+        endpoint: Endpoint,
+        playbook: Path | None,
+        *,
+        on_task: OnTask | None = None,
+        timeout: float,
+        stop: threading.Event | None = None,
+    ) -> Preparation:
+        """Apply our roles to the machine, then the course's `playbook`, and verify what came of it.
+
+        `on_task` is told the name of each task as it begins, from the calling thread. `timeout` is
+        in seconds, for all of it. Raises PreparationFailed; HostKeyMismatch, AuthenticationError or
+        MachineUnreachable when the machine could not be asked; Cancelled soon after `stop` is set.
+        """
+        ...
+
+    def seal(
+        self,
+        endpoint: Endpoint,
+        *,
+        on_task: OnTask | None = None,
+        timeout: float,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Remove all that must not be in an image: nobody can connect any more, and the machine is
+        of no use but to be baked. Raises as `prepare`."""
         ...
