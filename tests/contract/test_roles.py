@@ -25,7 +25,7 @@ from tango_cloud.core.errors import (
 from tango_cloud.core.model import Endpoint
 from tango_cloud.transports.ansible.host import Host
 from tango_cloud.transports.ansible.playbooks import events
-from tango_cloud.transports.ansible.preparing import check, prepare
+from tango_cloud.transports.ansible.preparing import check, prepare, seal
 
 from . import servers
 from .own_system import own_system
@@ -245,7 +245,7 @@ def test_where_the_system_is_another_s_the_course_is_applied_and_no_more(tmp_pat
         assert "this machine shares its host's system" in done.left_out[0]
         assert prepare(machine.endpoint(), course, timeout=SECONDS).changed == 0
         with pytest.raises(PreparationFailed, match="cannot be sealed"):
-            prepare(machine.endpoint(), None, seal=True, timeout=SECONDS)
+            seal(machine.endpoint(), timeout=SECONDS)
 
 
 @slow

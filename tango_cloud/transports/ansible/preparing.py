@@ -1,15 +1,18 @@
-"""Preparing one machine: our playbooks around a course's, in one run of Ansible."""
+"""Preparing one machine: our playbooks around a course's, in one run of Ansible.
+
+The module is a `Preparer`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tango_cloud.core.errors import PreparationFailed
+from tango_cloud.core.errors import Cancelled, PreparationFailed
 from tango_cloud.core.model import Endpoint
 from tango_cloud.machine import bundle
 from tango_cloud.transports.ansible.answers import raise_unreachable
@@ -21,73 +24,68 @@ from tango_cloud.transports.ansible.playbooks import (
     has_faults,
     playbooks_root,
 )
+from tango_cloud.transports.protocol import OnTask, Preparation
 
-__all__ = ["Preparation", "check", "digest", "prepare"]
+__all__ = ["check", "digest", "prepare", "seal"]
 
 _CONNECT_SECONDS = 30.0
 _REASON = 1000
 """Characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """How many tasks changed the machine, and how many did their work, the former included.
-
-    `left_out`: what could not be had on this machine, in words.
-    """
-
-    changed: int
-    ok: int
-    left_out: tuple[str, ...] = ()
-
-
 def prepare(
     endpoint: Endpoint,
     playbook: Path | None,
     *,
-    seal: bool = False,
-    on_task: Callable[[str], None] | None = None,
+    on_task: OnTask | None = None,
     timeout: float,
+    stop: threading.Event | None = None,
 ) -> Preparation:
-    """Apply our roles to the machine, then the course's `playbook`, and verify what came of it.
-
-    With `seal` all that must not be in an image is removed at last: nobody can connect any more,
-    and the machine is of no use but to be baked. `on_task` is told the name of each task as it
-    begins, from the calling thread. `timeout` is in seconds, for all of it.
-
-    Raises PreparationFailed; HostKeyMismatch, AuthenticationError or MachineUnreachable when the
-    machine could not be asked.
-    """
+    """As `Preparer.prepare`."""
     root = playbooks_root()
     course = [playbook.absolute()] if playbook else []
-    playbooks = [root / PREPARE, *course, root / VERIFY, *([root / SEAL] if seal else [])]
-    host = Host(endpoint, min(timeout, _CONNECT_SECONDS))
-    try:
-        autodriver = host.folder / "autodriver"
-        autodriver.write_bytes(bundle.autodriver())
-        variables = {"driver_autodriver": str(autodriver)}
-        return _apply(playbooks, host, variables, on_task, time.monotonic() + timeout)
-    finally:
-        host.close()
+    return _apply([root / PREPARE, *course, root / VERIFY], endpoint, on_task, timeout, stop)
+
+
+def seal(
+    endpoint: Endpoint,
+    *,
+    on_task: OnTask | None = None,
+    timeout: float,
+    stop: threading.Event | None = None,
+) -> None:
+    """As `Preparer.seal`."""
+    _apply([playbooks_root() / SEAL], endpoint, on_task, timeout, stop)
 
 
 def _apply(
     playbooks: Sequence[Path],
-    host: Host,
-    variables: Mapping[str, Any],
-    on_task: Callable[[str], None] | None,
-    deadline: float,
+    endpoint: Endpoint,
+    on_task: OnTask | None,
+    timeout: float,
+    stop: threading.Event | None,
 ) -> Preparation:
-    def late() -> bool:
-        return time.monotonic() > deadline
+    deadline = time.monotonic() + timeout
+    stop = stop or threading.Event()
 
+    def ended() -> bool:
+        return stop.is_set() or time.monotonic() > deadline
+
+    host = Host(endpoint, min(timeout, _CONNECT_SECONDS))
     story = _Story(on_task)
     try:
-        with contextlib.closing(events(playbooks, host.inventory, variables, late)) as told:
+        autodriver = host.folder / "autodriver"
+        autodriver.write_bytes(bundle.autodriver())
+        variables = {"driver_autodriver": str(autodriver)}
+        with contextlib.closing(events(playbooks, host.inventory, variables, ended)) as told:
             story.follow(told)
     except AnsibleFailed as error:
         raise PreparationFailed(str(error)) from error
-    if late():
+    finally:
+        host.close()
+    if stop.is_set():
+        raise Cancelled("no longer prepared")
+    if ended():
         raise PreparationFailed("not done in time", story.task, story.where)
     return story.end()
 
@@ -95,7 +93,7 @@ def _apply(
 class _Story:
     """What ansible-runner has told so far. `task` is the latest, `where` its file and line."""
 
-    def __init__(self, on_task: Callable[[str], None] | None) -> None:
+    def __init__(self, on_task: OnTask | None) -> None:
         self.task = ""
         self.where = ""
         self._on_task = on_task

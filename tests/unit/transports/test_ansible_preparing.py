@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tango_cloud.core.errors import AuthenticationError, PreparationFailed
-from tango_cloud.transports.ansible.preparing import Preparation, _Story
+from tango_cloud.transports.ansible.preparing import _Story
+from tango_cloud.transports.protocol import Preparation
 
 
 def started(task: str, line: int = 1) -> dict[str, Any]:
