@@ -16,7 +16,11 @@ JOB = "/job"
 TMP = "/tmp"  # noqa: S108 - the job's own, mounted there
 SHM = "/dev/shm"  # noqa: S108
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
+_COURSE = "/course"
+"""What the playbook of an image has for the jobs of a course, where it needs a place of its own."""
+_SYSTEM = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", _COURSE,
+)  # fmt: skip
 _RESOLVER = "/run/systemd/resolve"
 """Where /etc/resolv.conf points to on machines with systemd-resolved."""
 

@@ -54,6 +54,26 @@ def test_a_machine_of_a_baked_image_begins_with_its_home_and_with_keys_of_its_ow
         provider.wave_machines([request])
 
 
+@pytest.mark.slow
+def test_a_link_where_jobs_would_see_what_it_leads_to_is_refused(cloud: Cloud, kind: Kind) -> None:
+    if not kind[1]:
+        pytest.skip("not isolated")
+    provider = cloud.provider
+    assert isinstance(provider, Baker)
+    prepared, keys, _ = one(cloud)
+    with connected(cloud, prepared, keys) as transport:
+        look = (
+            "echo told >/course/word && cat ~/course/word && rm -r ~/course && ln -s /etc ~/course"
+        )
+        assert run(transport, look) == (0, b"told\n", b"")
+    recipe = Recipe("linked.img", prepared.image, "0f" * 32)
+    image_id = provider.bake(prepared.instance_id, "prod", recipe)
+    wave = cloud.wave("prod", 1, image="linked.img")
+    assert "is a link" in wave.errors[wave.uids[0]]
+    assert set(cloud.listed("prod")) == {prepared.uid}
+    provider.remove_images([image_id])
+
+
 def test_a_start_that_is_cut_short_leaves_nothing(cloud: Cloud, kind: Kind) -> None:
     """As Terraform cuts its provisioners short when it is interrupted: by SIGKILL."""
     if kind[0] != "asyncssh":

@@ -14,7 +14,7 @@ A machine is a folder `<root>/instances/<instance id>/`:
     program/        this program, as it was when the machine started
     inside/         what the machine itself sees of this, as /machine when it is isolated:
       etc/          host key, authorized key, server configuration, machine.json for the driver
-      home/ work/   the login's home; the driver's folder
+      home/ work/   the login's home, its folder course seen as /course; the driver's folder
       run/          the server's pid file
     tmp/ shm/       /tmp and /var/tmp, and /dev/shm, of an isolated machine
     identity/       passwd, group and shadow of an isolated machine

@@ -105,6 +105,7 @@ def bubblewrap(folder, hostname):
     for name, where in (("tmp", "/tmp"), ("tmp", "/var/tmp"), ("shm", "/dev/shm")):  # noqa: S108
         argv += ["--bind", str(folder / name), where]
     argv += ["--bind", str(folder / "inside"), str(INSIDE)]
+    argv += ["--bind", str(folder / "inside" / "home" / "course"), "/course"]
     # The interpreter and the resolver's file may stand outside what is shown above. Folders on the
     # way are named one by one: bwrap would close those it makes unasked to the job's user.
     environment = Path(sys.executable).parent.parent

@@ -47,6 +47,8 @@ def make_folder(root, order, secret, supervisor):
         (staging / "inside" / name).mkdir(mode=0o700)
     if order.get("home"):
         copy_home(Path(order["home"]), staging / "inside" / "home")
+    if isolated:
+        make_course(staging / "inside" / "home" / "course")
     for name in ("tmp", "shm"):
         (staging / name).mkdir()
         (staging / name).chmod(0o1777)
@@ -95,6 +97,14 @@ def copy_home(image, home):
     # What is removed is moved away first: as long as it is here, it is whole.
     if copied.returncode or not image.is_dir():
         raise MachineError(f"{image} cannot be copied: {copied.stdout.strip()}")
+
+
+def make_course(folder):
+    """What an isolated machine shows to its jobs as /course. Raises MachineError for a link: it
+    would be followed on this host."""
+    if folder.is_symlink():
+        raise MachineError(f"{folder} is a link, and cannot be shown to jobs")
+    folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def seen_as(folder, order):
