@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,13 +24,25 @@ from tango_cloud.core.settings import Settings, load
 from tango_cloud.jobs.execution import execute, utc_now
 from tango_cloud.jobs.job import Job, JobResult, StepTimes, load_directory
 from tango_cloud.orchestration import ansible_inventory
-from tango_cloud.orchestration.burst import Burst, Happening, MachinePlan, OnHappening
+from tango_cloud.orchestration.burst import Burst, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
+from tango_cloud.orchestration.images import Image
 from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Outcome
+from tango_cloud.orchestration.preparation import (
+    ImagePreparation,
+    OnProgress,
+    Order,
+    Prepared,
+)
 from tango_cloud.transports.artifacts import check as check_artifacts
 from tango_cloud.transports.protocol import Artifacts, MachineReport, OnOutput, RunLimits
-from tango_cloud.wiring import build_deployment, build_transport, state_folder
+from tango_cloud.wiring import (
+    build_deployment,
+    build_preparer,
+    build_transport,
+    state_folder,
+)
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -152,15 +165,18 @@ class Cloud:
         everything that it made is destroyed before it goes on its way.
         """
         folder = _prepare_output(Path(output_dir), jobs)
+        plan = self._plan(shape or self.shape(), keep=keep)
+        return Burst(self._fleet, plan, folder, on_happening or _ignore).run(jobs, machines)
+
+    def _plan(self, shape: Shape, *, keep: bool = False) -> MachinePlan:
         machine = self.settings.machine
-        plan = MachinePlan(
-            shape=shape or self.shape(),
+        return MachinePlan(
+            shape=shape,
             lifetime=machine.lifetime_seconds,
             ready_seconds=machine.ready_seconds,
             gone_seconds=machine.gone_seconds,
             keep=keep,
         )
-        return Burst(self._fleet, plan, folder, on_happening or _ignore).run(jobs, machines)
 
     @contextmanager
     def machine(self, shape: Shape | None = None) -> Iterator[CloudMachine]:
@@ -197,6 +213,55 @@ class Cloud:
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         return self._fleet.entries()
+
+    def prepare(
+        self,
+        image: str,
+        playbook: str | Path | None = None,
+        *,
+        base: str = "",
+        force: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Prepared:
+        """Make an image that jobs may ask for by the name `image`: of a machine of `base` to which
+        `playbook` was applied, or only what runs jobs. One of the same recipe that is there already
+        is taken as it is, unless it is to be made by `force`.
+
+        Raises InputError, ConfigurationError, PreparationFailed, ProvisioningError, NotReadyInTime,
+        NotGoneInTime, MachineUnreachable, ProviderUnavailable, AuthenticationError. Nothing is left
+        then, nor on KeyboardInterrupt.
+        """
+        preparation = ImagePreparation(
+            self._fleet,
+            self._deployment.connections,
+            self._deployment.images,
+            build_preparer(),
+            self._plan(self.shape()),
+            limits(self.settings.job),
+            on_progress or _ignore,
+        )
+        return preparation.run(Order(image, Path(playbook) if playbook else None, base, force))
+
+    def images(self) -> Sequence[Image]:
+        """The images that this deployment has baked, by name, newest first.
+
+        Raises ProviderUnavailable or AuthenticationError when a cloud cannot be asked.
+        """
+        return self._deployment.images.all()
+
+    def prune_images(
+        self,
+        *,
+        keep: int = 2,
+        older_than: dt.timedelta = dt.timedelta(0),
+        dry_run: bool = False,
+    ) -> Sequence[Image]:
+        """Remove old images, or with `dry_run` only say which; those images.
+
+        Of each name the newest `keep` stay, one at least; and what is younger than that or in use.
+        Half-made images go as soon as nobody can be at them any more. Raises as `images`.
+        """
+        return self._deployment.images.prune(keep, older_than, dry_run=dry_run)
 
     def ansible_inventory(self) -> Mapping[str, Any]:
         """The machines that can be used, as a dynamic inventory tells them to Ansible.
@@ -334,5 +399,5 @@ def _prepare_output(folder: Path, jobs: Sequence[Job]) -> Path:
     return folder
 
 
-def _ignore(_happening: Happening) -> None:
+def _ignore(_happening: object) -> None:
     """Nobody watches."""

@@ -20,6 +20,7 @@ from tango_cloud.orchestration.connections import Connections
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.group_commit import Window
 from tango_cloud.orchestration.host_keys import HostKeys
+from tango_cloud.orchestration.images import Images
 from tango_cloud.orchestration.inventory import Inventory
 from tango_cloud.orchestration.keys import client_key
 from tango_cloud.orchestration.mending import Mending
@@ -31,11 +32,12 @@ from tango_cloud.orchestration.site import Site, Sites
 from tango_cloud.orchestration.stacks import Stacks
 from tango_cloud.orchestration.waves import Waves
 from tango_cloud.providers.protocol import Provider
-from tango_cloud.transports.protocol import Transport
+from tango_cloud.transports.protocol import Preparer, Transport
 from tango_cloud.transports.ssh import SshTransport
 
 PROVIDER_GROUP = "tango_cloud.providers"
 """The entry-point group through which a third party adds a cloud: a callable from Settings."""
+_INSTALL_ANSIBLE = "pip install 'tango-cloud[ansible]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Deployment:
     """What there is of one deployment in one process. `background` is not started yet."""
 
     fleet: Fleet
+    connections: Connections
+    images: Images
     stacks: Stacks
     reconciler: Reconciler
     background: Background
@@ -106,7 +110,14 @@ def build_deployment(settings: Settings) -> Deployment:
         minimum_age=settings.reconcile.minimum_age_seconds,
         recheck=settings.reconcile.recheck_seconds,
     )
-    return Deployment(fleet, stacks, reconciler, _background(settings, ledger, reconciler))
+    return Deployment(
+        fleet,
+        connections,
+        Images(settings.prefix, ledger, sites),
+        stacks,
+        reconciler,
+        _background(settings, ledger, reconciler),
+    )
 
 
 def _background(settings: Settings, ledger: Ledger, reconciler: Reconciler) -> Background:
@@ -156,9 +167,19 @@ def build_transport(name: str) -> Transport:
     try:
         from tango_cloud.transports.ansible.transport import AnsibleTransport
     except ModuleNotFoundError as error:
-        needed = "ssh, or: pip install 'tango-cloud[ansible]'"
-        raise ConfigurationError([Fault("transport", str(error), needed)]) from error
+        raise ConfigurationError(
+            [Fault("transport", str(error), f"ssh, or: {_INSTALL_ANSIBLE}")]
+        ) from error
     return AnsibleTransport()
+
+
+def build_preparer() -> Preparer:
+    """Raises ConfigurationError when it is not installed."""
+    try:
+        from tango_cloud.transports.ansible import preparing
+    except ModuleNotFoundError as error:
+        raise ConfigurationError([Fault("prepare", str(error), _INSTALL_ANSIBLE)]) from error
+    return preparing
 
 
 def ledger_url(settings: Settings) -> str:

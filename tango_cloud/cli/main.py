@@ -14,7 +14,9 @@ from tango_cloud.cli.destroy import destroy
 from tango_cloud.cli.display import errors
 from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.cli.images import images
 from tango_cloud.cli.inventory import inventory
+from tango_cloud.cli.prepare import prepare
 from tango_cloud.cli.reap import reap
 from tango_cloud.cli.reconcile import reconcile, recover
 from tango_cloud.cli.run import run
@@ -40,6 +42,8 @@ app.command()(run)
 app.command()(vms)
 app.command()(inventory)
 app.command()(destroy)
+app.command()(prepare)
+app.add_typer(images)
 app.command()(doctor)
 app.command()(history)
 app.command()(reconcile)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,8 @@ from rich.progress import (
 from tango_cloud.api import Cloud
 from tango_cloud.cli.display import duration, errors, out, print_json, print_table
 from tango_cloud.cli.exit_codes import ExitCode
-from tango_cloud.core.errors import Fault, InputError, InterruptedTwice
+from tango_cloud.cli.interruption import saying_what_is_left
+from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.jobs.job import Job, JobResult, JobStatus
 from tango_cloud.orchestration.burst import Happening, Step
 from tango_cloud.transports.protocol import ArtifactStatus
@@ -143,25 +143,8 @@ def _load(cloud: Cloud, directories: Sequence[Path], **options: Any) -> Sequence
 
 
 def _run(cloud: Cloud, jobs: Sequence[Job], **options: Any) -> Sequence[JobResult]:
-    try:
-        with _progress(len(jobs)) as on_happening:
-            return cloud.run(jobs, on_happening=on_happening, **options)
-    except InterruptedTwice:
-        _say_what_is_left(cloud)
-        # Threads are still removing machines: whoever asks twice does not want to wait for them.
-        os._exit(ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        _say_what_is_left(cloud)
-        raise
-
-
-def _say_what_is_left(cloud: Cloud) -> None:
-    left = [entry.key.instance_name for entry in cloud.machines()]
-    if left:
-        errors.print(f"[yellow]still there:[/] {', '.join(left)}", highlight=False)
-        errors.print("Remove them with: tango-cloud destroy --all")
-    else:
-        errors.print("Interrupted; nothing is left.")
+    with saying_what_is_left(cloud), _progress(len(jobs)) as on_happening:
+        return cloud.run(jobs, on_happening=on_happening, **options)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Connections:
             if kept is not None and kept.open:
                 return kept
             limit = min(self._connect_seconds, seconds or self._connect_seconds)
-            session = self._transports(name).connect(self._endpoint(machine), limit)
+            session = self._transports(name).connect(self.endpoint(machine), limit)
             with self._lock:
                 self._sessions[way] = session
             self._drop_ended()
@@ -105,7 +105,7 @@ class Connections:
                 del self._sessions[way]
         session.close()
 
-    def _endpoint(self, machine: Machine) -> Endpoint:
+    def endpoint(self, machine: Machine) -> Endpoint:
         keys = tuple(key for key in (machine.host_key_next, machine.host_key) if key)
         if not machine.address or not keys:
             raise MachineUnreachable(f"{machine.key} has no address yet ({machine.state})")

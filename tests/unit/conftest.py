@@ -48,6 +48,7 @@ class Rig:
     transport: FakeTransport
     other: FakeTransport
     """That of jobs that name `ansible`."""
+    connections: Connections
     host_keys: HostKeys
     reconciler: Reconciler
     ahead: float = 0.0
@@ -87,8 +88,18 @@ def build_rig(
         clock=lambda: time.time() + rig.ahead,
         sleep=lambda _seconds: cloud.between_looks(),
     )
-    other = transports["ansible"]
-    rig = Rig(fleet, committer, waves, ledger, cloud, transport, other, host_keys, reconciler)
+    rig = Rig(
+        fleet,
+        committer,
+        waves,
+        ledger,
+        cloud,
+        transport,
+        transports["ansible"],
+        connections,
+        host_keys,
+        reconciler,
+    )
     return rig
 
 

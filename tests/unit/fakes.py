@@ -277,7 +277,7 @@ class FakeSession:
     def get(self, local: Path) -> None:
         self._check()
         self.steps.append("get")
-        local.write_bytes(b"out")
+        local.write_bytes(self.transport.output)
 
     def collect(self, local: Path, limit_bytes: int) -> None:
         self._check()
@@ -315,6 +315,7 @@ class FakeTransport:
         self.listening = True
         self.reachable: Callable[[Endpoint], bool] = lambda _: True
         self.refuse: TangoCloudError | None = None
+        self.output = b"out"
         self.on_run: Callable[[FakeSession, RunLimits], RunOutcome] = lambda *_: OUTCOME
 
     def listens(self, address: str, port: int, timeout: float) -> bool:
