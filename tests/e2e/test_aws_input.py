@@ -53,17 +53,10 @@ def assert_refused(aws: AwsDeployment, done: CompletedProcess[str], status: int,
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"PUBLIC_ADDRESS": "true"}, "unless aws.ssh_from says who may connect"),
-        ({"VPC_ID": NETWORK["VPC_ID"]}, "both are set, or neither"),
-        ({"VPC_ID": "the main one"}, "aws.vpc_id"),
-        ({"NETWORK_CIDR": "10.0.0.0/33"}, "an IPv4 range from /16 to /25, such as 10.87.0.0/20"),
-        ({"NETWORK_CIDR": "10.87.1.0/20"}, "an IPv4 range from /16 to /25, such as 10.87.0.0/20"),
-        ({"SSH_FROM": '["0.0.0.0/0"]'}, "an address range not wider than /8 (IPv6: /32)"),
         (
             {"SSH_FROM": '["10.0.0.300/32"]'},
             "aws.ssh_from.0 (TANGO_CLOUD_AWS__SSH_FROM): '10.0.0.300/32' will not do",
         ),
-        ({"MARKETS": '["black"]'}, "aws.markets.0"),
         ({"ZONE": "us-east-1a"}, "TANGO_CLOUD_AWS__ZONE: unknown setting"),
         ({"PROFILE": "nobody"}, "profile (nobody) could not be found (expected a profile of"),
         ({"REGION": "us east 1"}, "(expected aws.region or AWS_REGION, for instance us-east-1)"),
