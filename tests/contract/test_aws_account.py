@@ -108,6 +108,7 @@ def test_five_thousand_instances_of_others_are_neither_listed_nor_paged_through(
     assert live == set(list(own)[1:])
 
 
+@pytest.mark.slow
 def test_more_than_a_page_of_our_own_is_complete(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_no_capacity_anywhere_fails_and_says_so(aws: AwsDeployment) -> None:
     assert "InsufficientInstanceCapacity" in result["detail"]
 
 
+@pytest.mark.slow
 def test_a_used_up_quota_is_not_tried_in_every_zone_but_in_the_next_market(
     aws: AwsDeployment,
 ) -> None:
