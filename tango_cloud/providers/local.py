@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -234,20 +235,44 @@ class LocalProvider:
         return found
 
     def strays(self, deployment: str) -> Sequence[Stray]:
-        """The folders of machines that died together with their supervisors, as in a reboot; and
-        those that were being made then, which do not tell yet whose they are."""
+        """The folders of machines that died together with their supervisors, as in a reboot. And
+        what does not tell whose it is: folders that were being made or removed then, and processes
+        of machines that have no folder any more."""
         dead = [
             Stray(instance.instance_id, "folder", instance.created)
             for instance in self.instances(deployment)
             if instance.status is InstanceStatus.GONE
         ]
-        return [*dead, *self._half_made()]
+        return [*dead, *self._halfway(), *self._left_behind()]
 
-    def _half_made(self) -> Iterator[Stray]:
-        for folder in (self._root / "instances").glob(f"{_HALF_MADE}i-*"):
-            with contextlib.suppress(FileNotFoundError):  # it is a machine by now
+    def _halfway(self) -> Iterator[Stray]:
+        found = [
+            (folder, folder.name.removeprefix(_HALF_MADE), "half-made folder")
+            for folder in (self._root / "instances").glob(f"{_HALF_MADE}i-*")
+        ]
+        found += [
+            (folder, folder.name.rpartition("-")[0], "half-removed folder")
+            for folder in (self._root / "removing").glob("i-*")
+        ]
+        for folder, instance_id, kind in found:
+            with contextlib.suppress(FileNotFoundError):  # made, or removed, by now
                 changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
-                yield Stray(folder.name.removeprefix(_HALF_MADE), "half-made folder", changed)
+                yield Stray(instance_id, kind, changed)
+
+    def _left_behind(self) -> Iterator[Stray]:
+        """What bwrap leaves when it is killed while it starts, and its supervisor too."""
+        instances = self._root / "instances"
+        named = re.compile(re.escape(str(instances)) + "/(i-[0-9a-f]+)/")
+        for process in psutil.process_iter(["name", "cmdline", "create_time"]):
+            known = process.info
+            if known["name"] != "bwrap":
+                continue
+            found = named.search(" ".join(known["cmdline"] or ()))
+            if found and not any(
+                (instances / name).exists() for name in (found[1], _HALF_MADE + found[1])
+            ):
+                began = dt.datetime.fromtimestamp(known["create_time"], dt.UTC)
+                yield Stray(found[1], "process", began)
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         self.terminate(ids)

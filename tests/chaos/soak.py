@@ -169,7 +169,9 @@ class Soak:
 
     def _nothing_is_there(self) -> bool:
         now = self._measure()
-        return not (now.machines or now.alive or now.states or now.host_keys)
+        half_removed = any((self._deployment.state / "local" / "removing").glob("*"))
+        left = now.machines or now.alive or now.states or now.host_keys or half_removed
+        return not left and now.processes == 1
 
     def _others(self) -> Sequence[str]:
         """The command lines of what else runs for the deployment."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 
 from tango_cloud.providers.protocol import Strays
 
+from ..waiting import wait_until
 from .local_cloud import Kind, connected, document, document_path, facts, one, run
 from .provider_contract import Cloud, Keys
 
@@ -231,3 +234,21 @@ def test_the_folder_of_a_machine_that_died_with_its_supervisor_is_a_stray(cloud:
     assert not folder.exists()
     assert not half_made.exists()
     assert cloud.provider.strays("prod") == []
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_what_bwrap_left_behind_when_it_was_killed_is_a_stray(cloud: Cloud) -> None:
+    """Its child waits for it for ever, and may have lost its supervisor."""
+    instances = document_path(cloud, one(cloud)[0]).parents[1]
+    inside = f"{instances}/i-00000000000d/inside"
+    argv = ["bwrap", "--ro-bind", "/", "/", "--setenv", "INSIDE", inside, "sleep", "600"]
+    with subprocess.Popen(argv) as left_behind:
+        try:
+            assert isinstance(cloud.provider, Strays)
+            wait_until(lambda: psutil.Process(left_behind.pid).name() == "bwrap")
+            assert {s.id for s in cloud.provider.strays("prod")} == {"i-00000000000d"}
+            cloud.provider.remove_strays(["i-00000000000d"])
+            assert left_behind.wait(20) == -signal.SIGKILL
+            assert cloud.provider.strays("prod") == []
+        finally:
+            left_behind.kill()

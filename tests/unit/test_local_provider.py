@@ -104,6 +104,13 @@ def test_the_folder_of_a_machine_that_never_came_to_be_is_a_stray(
     assert stray.created == dt.datetime.fromtimestamp(1_000_000, dt.UTC)
 
 
+def test_a_folder_that_was_being_removed_is_a_stray(provider: LocalProvider, write: Write) -> None:
+    left = write().parents[2] / "removing" / "i-00000000000e-4711"
+    left.mkdir(parents=True)
+    (stray,) = provider.strays("prod")
+    assert (stray.id, stray.kind) == ("i-00000000000e", "half-removed folder")
+
+
 def test_an_instance_is_what_its_document_says(provider: LocalProvider, write: Write) -> None:
     write()
     (found,) = provider.instances("prod")

@@ -110,6 +110,22 @@ def kill(machines):
         time.sleep(0.005)
 
 
+def kill_left_behind(folders):
+    """SIGKILL to what `kill` cannot find: bwrap, killed while it starts, leaves a child that waits
+    for it for ever, and that is nobody's when the supervisor was killed with it. It is known by the
+    machine's folder in its command line.
+    """
+    if sys.platform != "linux":
+        return
+    marks = [f"{folder}/".encode() for folder in folders]
+    for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208  (faster)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = Path("/proc", name, "cmdline").read_bytes()
+            program = words.partition(b"\0")[0].rpartition(b"/")[2]
+            if program == b"bwrap" and any(mark in words for mark in marks):
+                os.kill(int(name), signal.SIGKILL)
+
+
 def members(machines, table):
     """The processes of `machines`: {pid: token}.
 

@@ -11,7 +11,7 @@ from folder import (
     staging_folder,
     update_document,
 )
-from processes import kill
+from processes import kill, kill_left_behind
 
 
 def stop(root, instance_ids):
@@ -35,6 +35,7 @@ def stop(root, instance_ids):
                 machines.append(update_document(folder, status="stopping"))
         if machines:
             kill(machines)
+        kill_left_behind([instance_folder(root, instance_id) for instance_id in ids])
         # In the inventory a machine is there with all its files, or not at all.
         for instance_id, folder in present.items():
             removing.mkdir(mode=0o700, exist_ok=True)
