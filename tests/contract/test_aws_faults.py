@@ -132,6 +132,7 @@ def test_a_lost_response_makes_no_second_instance(aws: AwsDeployment) -> None:
     assert len(made(aws, before)) == 1
 
 
+@pytest.mark.slow
 def test_an_instance_that_goes_straight_to_terminated_is_made_again(aws: AwsDeployment) -> None:
     before = known(aws)
     aws.emulation.order(Fault("terminated", code="Server.InternalError", times=1))
@@ -220,6 +221,7 @@ def test_a_spot_machine_that_is_taken_back_is_replaced(aws: AwsDeployment) -> No
     assert process.returncode == 130, said
 
 
+@pytest.mark.slow
 def test_more_machines_than_ec2_lets_us_ask_for_at_once_are_asked_for_in_time(
     aws: AwsDeployment,
 ) -> None:

@@ -21,7 +21,7 @@ from tango_cloud.core.model import MachineRequest, Market
 
 from ..aws import make_aws_deployment
 from .emulated_cloud import Applied, EmulatedCloud, envelope_applied
-from .provider_contract import ProviderContract
+from .provider_contract import Cloud, ProviderContract
 
 OWNER = "contract"
 """The deployment that the envelope is of."""
@@ -111,7 +111,11 @@ def labels(described: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 class TestAwsProvider(ProviderContract):
-    pass
+    @pytest.mark.slow
+    def test_waves_do_not_wait_for_each_other_and_deployments_see_their_own(
+        self, cloud: Cloud
+    ) -> None:
+        super().test_waves_do_not_wait_for_each_other_and_deployments_see_their_own(cloud)
 
 
 def test_a_machine_is_tagged_encrypted_and_ends_when_it_shuts_down(cloud: AwsCloud) -> None:

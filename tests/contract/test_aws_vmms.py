@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tango_cloud import TangoCloud
+
 from ..aws import IMAGE, AwsDeployment
 from .vmms_contract import BY_ANSIBLE, Site, VmmsContract, by_ansible
 
@@ -12,6 +14,12 @@ class TestAwsVmms(VmmsContract):
     @pytest.fixture
     def site(self, aws: AwsDeployment) -> Site:
         return Site(aws, IMAGE, aws.terminate)
+
+    @pytest.mark.slow
+    def test_a_prefix_that_begins_another_is_another(
+        self, vmms: TangoCloud, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        super().test_a_prefix_that_begins_another_is_another(vmms, site, monkeypatch)
 
 
 @by_ansible

@@ -34,8 +34,9 @@ MODULES = sorted(
     for path in modules_root().glob("*/*/main.tf")
 )
 WAVES = [module for module in MODULES if module.endswith("/wave")]
-MORE = {"gcp/wave": {"run_seconds"}}
-"""What a cloud's wave is told besides: Compute Engine itself ends machines, if told when."""
+MORE = {"gcp/wave": {"run_seconds"}, "local/wave": {"home"}}
+"""What a wave is told besides: Compute Engine itself ends machines, if told when; a local machine's
+image is a folder."""
 FIRST_WITH_TEST = (1, 6, 0)
 FIRST_WITH_MOCKS = (1, 8, 0)
 """OpenTofu's; Terraform has them from 1.7 on."""

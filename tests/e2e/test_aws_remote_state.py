@@ -100,7 +100,7 @@ def test_what_one_killed_in_the_middle_leaves_is_removed_by_the_other(hosts: Hos
     # The instance exists, and Terraform goes on to wait for it.
     here.emulation.order(Fault("pending", delay=600))
     process = here.start("run", here.job("job", OK))
-    wait_until(here.instances, 60)
+    wait_until(here.instances, 150)
     _kill(process.pid)
     process.communicate()
     shutil.rmtree(here.state)
