@@ -117,6 +117,10 @@ class TestAwsProvider(ProviderContract):
     ) -> None:
         super().test_waves_do_not_wait_for_each_other_and_deployments_see_their_own(cloud)
 
+    @pytest.mark.slow
+    def test_an_interrupted_wave_is_removed_like_any_other(self, cloud: Cloud) -> None:
+        super().test_an_interrupted_wave_is_removed_like_any_other(cloud)
+
 
 def test_a_machine_is_tagged_encrypted_and_ends_when_it_shuts_down(cloud: AwsCloud) -> None:
     wave = cloud.wave("prod", 1)

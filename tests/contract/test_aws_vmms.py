@@ -21,6 +21,10 @@ class TestAwsVmms(VmmsContract):
     ) -> None:
         super().test_a_prefix_that_begins_another_is_another(vmms, site, monkeypatch)
 
+    @pytest.mark.slow
+    def test_two_processes_share_a_machine_by_its_identity_alone(self, site: Site) -> None:
+        super().test_two_processes_share_a_machine_by_its_identity_alone(site)
+
 
 @by_ansible
 class TestAwsVmmsByAnsible(VmmsContract):

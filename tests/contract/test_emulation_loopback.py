@@ -107,6 +107,7 @@ def user() -> Iterator[User]:
         yield user
 
 
+@pytest.mark.slow
 def test_root_is_not_needed(user: User) -> None:
     """The same tests, run by another user: a whole deployment, and a fault of a host."""
     some = "test_two_processes_share_a_machine or test_a_wrong_host_key"
