@@ -23,7 +23,7 @@ from tango_cloud.core.errors import (
     PreparationFailed,
 )
 from tango_cloud.core.model import Endpoint
-from tango_cloud.transports.ansible.host import Host
+from tango_cloud.transports.ansible.host import NAME, Host
 from tango_cloud.transports.ansible.playbooks import events
 from tango_cloud.transports.ansible.preparing import check, prepare, seal
 
@@ -147,7 +147,7 @@ def test_a_role_applied_twice_changes_nothing_the_second_time(
 def applied(machine: Endpoint, *playbooks: Path) -> list[Mapping[str, Any]]:
     """What Ansible told of them, one after another over one connection."""
     with contextlib.closing(Host(machine, SECONDS)) as host:
-        return list(events(playbooks, host.inventory, {}, lambda: False))
+        return list(events(playbooks, {NAME: host.variables}, {}, lambda: False))
 
 
 def changes(told: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -1,8 +1,7 @@
-"""One machine as Ansible sees it: an inventory, and how OpenSSH reaches and verifies it."""
+"""One machine as Ansible sees it: how OpenSSH reaches and verifies it."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from tango_cloud.core.model import Endpoint
 
 NAME = "machine"
-"""What OpenSSH and the inventory know it by."""
+"""What OpenSSH knows it by, and an inventory of it alone."""
 PYTHON = "/usr/bin/python3"
 """Named, so that no task has to look for one first."""
 
@@ -23,14 +22,16 @@ _ALIVE_COUNT = 2
 
 
 class Host:
-    """Holds a private folder until `close`: inventory, known hosts and OpenSSH's control socket."""
+    """Holds a private folder until `close`: known hosts and OpenSSH's control socket.
+
+    `variables` are its own in an inventory.
+    """
 
     def __init__(self, endpoint: Endpoint, connect_seconds: float) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="tango-cloud-", ignore_cleanup_errors=True
         )
         self.folder = Path(self._folder.name)
-        self.inventory = self.folder / "inventory.json"
         known = self.folder / "known_hosts"
         known.write_text("".join(f"{NAME} {key}\n" for key in endpoint.host_keys))
         self.variables: Mapping[str, object] = {
@@ -43,7 +44,6 @@ class Host:
             "ansible_ssh_timeout": max(1, int(connect_seconds)),
             "ansible_ssh_args": shlex.join(self._words(endpoint)),
         }
-        self.inventory.write_text(json.dumps({"all": {"hosts": {NAME: self.variables}}}))
 
     def _words(self, endpoint: Endpoint) -> list[str]:
         """For OpenSSH: a verified host key, our own client key, and nothing of the user's."""

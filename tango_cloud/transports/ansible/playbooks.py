@@ -78,29 +78,25 @@ def run(
     was started on the machines is not stopped by that. Raises AnsibleFailed.
     """
     path = playbooks_root() / f"{playbook}.yml"
-    with private_folder() as folder:
-        inventory = folder / "inventory.json"
-        inventory.touch(0o600)
-        inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-        with contextlib.closing(events([path], inventory, {}, stopped, len(hosts))) as told:
-            for event in told:
-                if event.get("event") == "playbook_on_task_start":
-                    on_begun()
-                if (result := _result(event)) is not None:
-                    on_result(result)
+    with contextlib.closing(events([path], hosts, {}, stopped)) as told:
+        for event in told:
+            if event.get("event") == "playbook_on_task_start":
+                on_begun()
+            if (result := _result(event)) is not None:
+                on_result(result)
 
 
 def events(
     playbooks: Sequence[Path],
-    inventory: Path,
+    hosts: Mapping[str, Mapping[str, Any]],
     variables: Mapping[str, Any],
     stopped: Callable[[], bool],
-    forks: int = 1,
 ) -> Generator[Mapping[str, Any], None, None]:
     """Run the playbooks one after another, until one fails; what ansible-runner tells, as it comes.
 
-    On `forks` machines at once. Closing the iterator ends it, and so does `stopped`, asked every so
-    often, when it says so. Raises AnsibleFailed.
+    On all these machines at once, whose own variables are given; `variables` are for all of them.
+    Closing the iterator ends it, and so does `stopped`, asked every so often, when it says so.
+    Raises AnsibleFailed.
     """
     told: queue.SimpleQueue[Mapping[str, Any] | BaseException | None] = queue.SimpleQueue()
     closed = threading.Event()
@@ -111,7 +107,7 @@ def events(
     def run() -> None:
         try:
             with private_folder() as folder:
-                _run(folder, playbooks, inventory, variables, forks, told.put, is_to_stop)
+                _run(folder, playbooks, hosts, variables, told.put, is_to_stop)
         except BaseException as error:
             told.put(error)
         else:
@@ -142,22 +138,23 @@ def private_folder() -> Iterator[Path]:
 def _run(
     folder: Path,
     playbooks: Sequence[Path],
-    inventory: Path,
+    hosts: Mapping[str, Mapping[str, Any]],
     variables: Mapping[str, Any],
-    forks: int,
     on_event: Callable[[Mapping[str, Any]], None],
     stopped: Callable[[], bool],
 ) -> None:
-    given = folder / "variables.json"  # in a file: others can read a command line
-    given.touch(0o600)
-    given.write_text(json.dumps(dict(variables)))
+    # In files: others can read a command line.
+    inventory, given = folder / "inventory.json", folder / "variables.json"
+    for file, told in (inventory, {"all": {"hosts": hosts}}), (given, dict(variables)):
+        file.touch(0o600)
+        file.write_text(json.dumps(told))
     ours = environment(folder)
     config = RunnerConfig(
         private_data_dir=str(folder),
         playbook=str(playbooks[0]),
         inventory=str(inventory),
         extravars=str(given),
-        forks=forks,
+        forks=len(hosts),
         settings={"pexpect_timeout": _LOOK_SECONDS},
         envvars=ours,
         quiet=True,

@@ -17,7 +17,7 @@ from tango_cloud.core.model import Endpoint
 from tango_cloud.machine import bundle
 from tango_cloud.transports.ansible.answers import raise_unreachable
 from tango_cloud.transports.ansible.course import PREPARE, SEAL, VERIFY, check, digest
-from tango_cloud.transports.ansible.host import Host
+from tango_cloud.transports.ansible.host import NAME, Host
 from tango_cloud.transports.ansible.playbooks import (
     AnsibleFailed,
     events,
@@ -77,7 +77,8 @@ def _apply(
         autodriver = host.folder / "autodriver"
         autodriver.write_bytes(bundle.autodriver())
         variables = {"driver_autodriver": str(autodriver)}
-        with contextlib.closing(events(playbooks, host.inventory, variables, ended)) as told:
+        hosts = {NAME: host.variables}
+        with contextlib.closing(events(playbooks, hosts, variables, ended)) as told:
             story.follow(told)
     except AnsibleFailed as error:
         raise PreparationFailed(str(error)) from error
