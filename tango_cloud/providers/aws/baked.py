@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from tango_cloud.core import tags
 from tango_cloud.core.errors import ConfigurationError, Fault, TangoCloudError
+from tango_cloud.providers.attempts import attempt_each
 from tango_cloud.providers.aws.clients import Clients
-from tango_cloud.providers.aws.errors import asking, code_of
+from tango_cloud.providers.aws.errors import asking, says
+from tango_cloud.providers.aws.labels import labels_of
 from tango_cloud.providers.protocol import BakedImage, Recipe
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def bake(clients: Clients, instance_id: str, deployment: str, recipe: Recipe) ->
                 ],
             )
     except TangoCloudError as error:
-        if _says(error, {"InvalidAMIName.Duplicate"}):
+        if says(error, {"InvalidAMIName.Duplicate"}):
             # Nobody else has that name: the answer to our own request was lost.
             for image in _images(clients, {"name": [own_name]}):
                 return image["ImageId"]
@@ -111,22 +111,21 @@ def remove(clients: Clients, ids: Iterable[str]) -> None:
     snapshots = _snapshots(clients, {"snapshot-id": wanted})
     if tokens:
         snapshots = [*snapshots, *_snapshots(clients, {f"tag:{tags.BAKE}": tokens})]
-    failures: list[TangoCloudError] = []
+    deregister, delete = clients.ec2.deregister_image, clients.ec2.delete_snapshot
+    calls: list[Callable[[], object]] = [
+        *(partial(deregister, ImageId=image["ImageId"]) for image in images),
+        *(partial(delete, SnapshotId=snapshot["SnapshotId"]) for snapshot in snapshots),
+    ]
+    attempt_each(calls, _remove)
 
-    def attempt(act: Callable[[], object]) -> None:
-        try:
-            with asking():
-                act()
-        except TangoCloudError as error:
-            if not _says(error, _ABSENT):
-                failures.append(error)
 
-    for image in images:
-        attempt(partial(clients.ec2.deregister_image, ImageId=image["ImageId"]))
-    for snapshot in snapshots:
-        attempt(partial(clients.ec2.delete_snapshot, SnapshotId=snapshot["SnapshotId"]))
-    if failures:
-        raise failures[0]
+def _remove(call: Callable[[], object]) -> None:
+    try:
+        with asking():
+            call()
+    except TangoCloudError as error:
+        if not says(error, _ABSENT):
+            raise
 
 
 def _images(clients: Clients, filters: Mapping[str, Sequence[str]]) -> Sequence[ImageTypeDef]:
@@ -157,7 +156,7 @@ def _filters(filters: Mapping[str, Sequence[str]]) -> Sequence[FilterTypeDef]:
 
 
 def _labels(described: ImageTypeDef | SnapshotTypeDef) -> Mapping[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
+    return labels_of(described.get("Tags", []))
 
 
 def _recipe(labels: Mapping[str, str]) -> Recipe:
@@ -169,8 +168,3 @@ def _size(snapshots: Sequence[SnapshotTypeDef]) -> int | None:
     sizes = [snapshot.get("FullSnapshotSizeInBytes") for snapshot in snapshots]
     known = [size for size in sizes if size is not None]
     return sum(known) if known and len(known) == len(sizes) else None
-
-
-def _says(error: TangoCloudError, codes: set[str]) -> bool:
-    said = error.__cause__
-    return isinstance(said, ClientError) and code_of(said) in codes

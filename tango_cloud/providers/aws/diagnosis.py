@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from botocore.exceptions import ClientError
-
 from tango_cloud.core import tags
 from tango_cloud.core.errors import AuthenticationError, TangoCloudError
 from tango_cloud.core.model import Offer
 from tango_cloud.providers import network
 from tango_cloud.providers.aws.clients import Clients
-from tango_cloud.providers.aws.errors import CREDENTIALS, POLICY, asking, code_of
+from tango_cloud.providers.aws.errors import CREDENTIALS, POLICY, asking, says
 from tango_cloud.providers.aws.images import Images
 from tango_cloud.providers.protocol import Check
 
@@ -157,11 +155,9 @@ class Diagnosis:
             with asking():
                 getattr(self._clients.ec2, name)(DryRun=True, **arguments)
         except TangoCloudError as error:
-            said = error.__cause__
-            code = code_of(said) if isinstance(said, ClientError) else ""
-            if code == "DryRunOperation":
+            if says(error, {"DryRunOperation"}):
                 return True
-            return False if code in {"UnauthorizedOperation", "AccessDenied"} else None
+            return False if says(error, {"UnauthorizedOperation", "AccessDenied"}) else None
         # Who answers a dry run of a look was allowed to look.
         return True
 

@@ -8,7 +8,7 @@ Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
@@ -194,6 +194,12 @@ def code_of(error: ClientError) -> str:
 
 def message_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Message", ""))
+
+
+def says(error: TangoCloudError, codes: Container[str]) -> bool:
+    """Whether it is what EC2 answered with one of these codes."""
+    said = error.__cause__
+    return isinstance(said, ClientError) and code_of(said) in codes
 
 
 @contextmanager

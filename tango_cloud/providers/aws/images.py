@@ -20,6 +20,7 @@ from tango_cloud.core import tags
 from tango_cloud.core.errors import ConfigurationError, Fault
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import asking, code_of
+from tango_cloud.providers.aws.labels import labels_of
 from tango_cloud.providers.cache import Cache
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Images:
 
 
 def read(image: ImageTypeDef) -> Image:
-    labels = {tag["Key"]: tag["Value"] for tag in image.get("Tags", [])}
+    labels = labels_of(image.get("Tags", []))
     root = image.get("RootDeviceName")
     sizes = [
         mapping["Ebs"].get("VolumeSize", 0)

@@ -12,6 +12,7 @@ from tango_cloud.core.model import Instance, InstanceStatus
 from tango_cloud.providers import tagged
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import asking
+from tango_cloud.providers.aws.labels import labels_of
 from tango_cloud.providers.tagged import Described, Place
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def read(described: InstanceTypeDef, place: Place) -> Described:
         zone=described["Placement"]["AvailabilityZone"],
         instance_type=described["InstanceType"],
         created=described["LaunchTime"].astimezone(dt.UTC),
-        labels={tag["Key"]: tag["Value"] for tag in described.get("Tags", [])},
+        labels=labels_of(described.get("Tags", [])),
     )
 
 

@@ -6,20 +6,20 @@ Addresses are not among them: none is ever allocated for a machine, so none that
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
-
-from botocore.exceptions import ClientError
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.providers import tagged
+from tango_cloud.providers.attempts import attempt_each
 from tango_cloud.providers.aws.clients import Clients
-from tango_cloud.providers.aws.errors import asking, code_of
+from tango_cloud.providers.aws.errors import asking, says
+from tango_cloud.providers.aws.labels import labels_of
 from tango_cloud.providers.protocol import Stray
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, TagTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 _PAGE = 500
 _DETACHED = "available"
@@ -47,7 +47,7 @@ def _volumes(
     )
     for page in pages:
         for volume in page["Volumes"]:
-            labels = _labels(volume.get("Tags", []))
+            labels = labels_of(volume.get("Tags", []))
             if volume["State"] == _DETACHED and tagged.is_part(deployment, labels):
                 created = volume["CreateTime"].astimezone(dt.UTC)
                 yield Stray(volume["VolumeId"], "volume", created)
@@ -65,7 +65,7 @@ def _interfaces(
     )
     for page in pages:
         for interface in page["NetworkInterfaces"]:
-            labels = _labels(interface.get("TagSet", []))
+            labels = labels_of(interface.get("TagSet", []))
             if interface["Status"] == _DETACHED and marks.items() <= labels.items():
                 yield Stray(interface["NetworkInterfaceId"], "network interface", None)
 
@@ -73,14 +73,7 @@ def _interfaces(
 def remove(clients: Clients, ids: Iterable[str]) -> None:
     """Those already absent are a success. Each is tried before the first failure is raised; EC2
     refuses those that were attached meanwhile."""
-    failures = []
-    for one in sorted(set(ids)):
-        try:
-            _remove(clients, one)
-        except TangoCloudError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    attempt_each(sorted(set(ids)), lambda one: _remove(clients, one))
 
 
 def _remove(clients: Clients, one: str) -> None:
@@ -91,10 +84,5 @@ def _remove(clients: Clients, one: str) -> None:
             else:
                 clients.ec2.delete_network_interface(NetworkInterfaceId=one)
     except TangoCloudError as error:
-        said = error.__cause__
-        if not (isinstance(said, ClientError) and code_of(said) in _ABSENT):
+        if not says(error, _ABSENT):
             raise
-
-
-def _labels(found: Iterable[TagTypeDef]) -> Mapping[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in found}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from botocore.exceptions import ClientError
 
 from tango_cloud.core.errors import TangoCloudError
+from tango_cloud.providers.attempts import attempt_each
 from tango_cloud.providers.aws.clients import Clients
 from tango_cloud.providers.aws.errors import TerminationProtected, asking, code_of, message_of
 
@@ -22,15 +23,9 @@ def terminate(clients: Clients, instance_ids: Iterable[str]) -> None:
     Raises TerminationProtected, ProviderUnavailable, AuthenticationError.
     """
     ids = sorted(set(instance_ids))
-    failures: list[TangoCloudError] = []
+    chunks = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
     protected: list[str] = []
-    for start in range(0, len(ids), _AT_ONCE):
-        try:
-            protected += _terminate(clients, ids[start : start + _AT_ONCE])
-        except TangoCloudError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    attempt_each(chunks, lambda chunk: protected.extend(_terminate(clients, chunk)))
     if protected:
         raise TerminationProtected(protected)
 

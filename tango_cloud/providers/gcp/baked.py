@@ -21,6 +21,7 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
     TangoCloudError,
 )
+from tango_cloud.providers.attempts import attempt_each
 from tango_cloud.providers.gcp import errors
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.errors import asking, says_absent
@@ -140,14 +141,7 @@ def listed(clients: Clients, deployment: str) -> Sequence[compute_v1.Image]:
 def remove(clients: Clients, ids: Iterable[str]) -> None:
     """Those already absent, and those that nobody baked, are left alone. Each is tried before the
     first failure is raised. Returns once Google has agreed to the others."""
-    failures = []
-    for one in sorted(set(ids)):
-        try:
-            _remove(clients, one)
-        except TangoCloudError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    attempt_each(sorted(set(ids)), lambda one: _remove(clients, one))
 
 
 def _remove(clients: Clients, one: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tango_cloud.core import tags
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.providers import tagged
+from tango_cloud.providers.attempts import attempt_each
 from tango_cloud.providers.gcp import places
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.errors import asking, says_absent
@@ -53,14 +54,7 @@ def find(clients: Clients, deployment: str) -> Sequence[Stray]:
 def remove(clients: Clients, ids: Iterable[str]) -> None:
     """Those already absent are a success. Each is tried before the first failure is raised; Google
     refuses those that were attached meanwhile. Returns once it has agreed to the others."""
-    failures = []
-    for one in sorted(set(ids)):
-        try:
-            _remove(clients, one)
-        except TangoCloudError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    attempt_each(sorted(set(ids)), lambda one: _remove(clients, one))
 
 
 def _remove(clients: Clients, one: str) -> None:
