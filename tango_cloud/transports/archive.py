@@ -11,12 +11,13 @@ import os
 import stat
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.transports.protocol import InputFile
+from tango_cloud.transports.streams import compressed
 
 CHUNK = 1 << 18
 """Bytes read from a file at a time."""
@@ -44,6 +45,12 @@ class Entry(NamedTuple):
     destination: str
     size: int
     mode: int
+
+
+def pack(files: Sequence[InputFile], *, compress: bool) -> Iterable[bytes]:
+    """The stream as it goes to a machine. Raises as `check`, at once, and then as `stream`."""
+    pieces = stream(check(files))
+    return compressed(pieces) if compress else pieces
 
 
 def check(files: Sequence[InputFile]) -> list[Entry]:

@@ -7,11 +7,11 @@ threads; the operations of one session's job (put, run, get) are one after anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from tango_cloud.core.model import Endpoint
 
@@ -127,6 +127,17 @@ class MachineReport:
     python: str
     missing: tuple[str, ...]
     """What stands in the way of a stronger level, in words."""
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Self:
+        """As the agent tells it."""
+        return cls(
+            level=told["level"],
+            separate_user=told["separate_user"],
+            network_control=told["network_control"],
+            python=told["python"],
+            missing=tuple(told["missing"]),
+        )
 
 
 class Session(Protocol):

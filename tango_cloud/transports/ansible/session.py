@@ -31,7 +31,7 @@ from tango_cloud.transports.protocol import (
     RunLimits,
     RunOutcome,
 )
-from tango_cloud.transports.streams import compressed, decompressed, write_atomically
+from tango_cloud.transports.streams import decompressed, write_atomically
 
 _CHUNK = 1 << 18
 _AT_HAND = 1 << 17
@@ -78,20 +78,10 @@ class AnsibleSession:
         }
 
     def report(self) -> MachineReport:
-        told = self._call("report")
-        return MachineReport(
-            level=told["level"],
-            separate_user=told["separate_user"],
-            network_control=told["network_control"],
-            python=told["python"],
-            missing=tuple(told["missing"]),
-        )
+        return MachineReport.parse(self._call("report"))
 
     def put(self, files: Sequence[InputFile]) -> None:
-        entries = archive.check(files)
-        pieces: Iterable[bytes] = archive.stream(entries)
-        if self._compress:
-            pieces = compressed(pieces)
+        pieces = archive.pack(files, compress=self._compress)
         variables = {"agent_request": _encoded({"op": "put", "gzip": self._compress})}
         with self._in_use():
             token = secrets.token_hex(8)

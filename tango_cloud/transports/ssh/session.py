@@ -26,7 +26,7 @@ from tango_cloud.transports.protocol import (
     RunOutcome,
 )
 from tango_cloud.transports.ssh.channel import SILENCE_SECONDS, AgentChannel
-from tango_cloud.transports.streams import compressed, decompressed, write_atomically
+from tango_cloud.transports.streams import decompressed, write_atomically
 
 _Result = TypeVar("_Result")
 
@@ -51,20 +51,10 @@ class SshSession:
         self._running = False
 
     def report(self) -> MachineReport:
-        told = self._aside(lambda agent: agent.ask("report"))
-        return MachineReport(
-            level=told["level"],
-            separate_user=told["separate_user"],
-            network_control=told["network_control"],
-            python=told["python"],
-            missing=tuple(told["missing"]),
-        )
+        return MachineReport.parse(self._aside(lambda agent: agent.ask("report")))
 
     def put(self, files: Sequence[InputFile]) -> None:
-        entries = archive.check(files)
-        pieces: Iterable[bytes] = archive.stream(entries)
-        if self._compress:
-            pieces = compressed(pieces)
+        pieces = archive.pack(files, compress=self._compress)
         with self._closed_when_broken(), self._agent.lock:
             self._agent.request("put", gzip=self._compress)
             try:
