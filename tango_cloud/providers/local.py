@@ -7,15 +7,13 @@ folder per machine.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +34,6 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.core.model import (
     Instance,
-    InstanceStatus,
     MachineRequest,
     Market,
     Offer,
@@ -44,15 +41,13 @@ from tango_cloud.core.model import (
     Shape,
 )
 from tango_cloud.core.settings import Settings
-from tango_cloud.providers import local_document
+from tango_cloud.providers import local_document, local_strays
 from tango_cloud.providers.local_host import Host, examine
 from tango_cloud.providers.local_images import LocalImages
 from tango_cloud.providers.protocol import BakedImage, Bootstrap, Check, Provider, Recipe, Stray
 from tango_cloud.terraform.modules import modules_root
 
 NAME = "local"
-_HALF_MADE = ".new-"
-"""Before the id: the folder of a machine that is being made, as the machine program has it."""
 _STOP_SECONDS = 90
 _STOPS_AT_ONCE = 4
 
@@ -235,44 +230,7 @@ class LocalProvider:
         return found
 
     def strays(self, deployment: str) -> Sequence[Stray]:
-        """The folders of machines that died together with their supervisors, as in a reboot. And
-        what does not tell whose it is: folders that were being made or removed then, and processes
-        of machines that have no folder any more."""
-        dead = [
-            Stray(instance.instance_id, "folder", instance.created)
-            for instance in self.instances(deployment)
-            if instance.status is InstanceStatus.GONE
-        ]
-        return [*dead, *self._halfway(), *self._left_behind()]
-
-    def _halfway(self) -> Iterator[Stray]:
-        found = [
-            (folder, folder.name.removeprefix(_HALF_MADE), "half-made folder")
-            for folder in (self._root / "instances").glob(f"{_HALF_MADE}i-*")
-        ]
-        found += [
-            (folder, folder.name.rpartition("-")[0], "half-removed folder")
-            for folder in (self._root / "removing").glob("i-*")
-        ]
-        for folder, instance_id, kind in found:
-            with contextlib.suppress(FileNotFoundError):  # made, or removed, by now
-                changed = dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
-                yield Stray(instance_id, kind, changed)
-
-    def _left_behind(self) -> Iterator[Stray]:
-        """What bwrap leaves when it is killed while it starts, and its supervisor too."""
-        instances = self._root / "instances"
-        named = re.compile(re.escape(str(instances)) + "/(i-[0-9a-f]+)/")
-        for process in psutil.process_iter(["name", "cmdline", "create_time"]):
-            known = process.info
-            if known["name"] != "bwrap":
-                continue
-            found = named.search(" ".join(known["cmdline"] or ()))
-            if found and not any(
-                (instances / name).exists() for name in (found[1], _HALF_MADE + found[1])
-            ):
-                began = dt.datetime.fromtimestamp(known["create_time"], dt.UTC)
-                yield Stray(found[1], "process", began)
+        return local_strays.find(self._root, self.instances(deployment))
 
     def remove_strays(self, ids: Iterable[str]) -> None:
         self.terminate(ids)
