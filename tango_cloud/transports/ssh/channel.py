@@ -43,9 +43,10 @@ class AgentChannel:
             channel = transport.open_session(timeout=timeout)
             channel.settimeout(timeout)
             channel.exec_command(bundle.command(sudo=sudo))
-            agent = cls(channel)
-            channel.sendall(bundle.payload())
+        agent = cls(channel)
         try:
+            with _breaking("the machine did not start our agent"):
+                channel.sendall(bundle.payload())
             agent._answer(frames.REPLY)
         except TangoCloudError as error:
             raise MachineUnreachable(f"{error}{_said(channel)}") from error
