@@ -18,10 +18,11 @@ from bench.deployment import ISOLATED, READY_SECONDS, fleet_of, settings_of
 from bench.jobs import FILE_BYTES, FILES, write_job
 from bench.series import Series
 from bench.ways import LIFETIME, at_once
-from tango_cloud.api import limits, shape_or
+from tango_cloud.api import shape_or
 from tango_cloud.core.model import Endpoint
 from tango_cloud.core.settings import Settings
 from tango_cloud.jobs.job import load_directory
+from tango_cloud.jobs.limits import limits
 from tango_cloud.machine.syscalls import adopt_orphans
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.keys import client_key

@@ -30,10 +30,10 @@ from bench.deployment import (
 from bench.jobs import FILE_BYTES, FILES, write_job
 from bench.series import Series, interleave
 from tango_cloud import TangoCloud
-from tango_cloud.api import limits
 from tango_cloud.core.model import Endpoint, Machine, MachineKey
 from tango_cloud.core.settings import Settings
 from tango_cloud.jobs.job import load_directory
+from tango_cloud.jobs.limits import limits
 from tango_cloud.machine.levels import STRONGEST_FIRST
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.orchestration.keys import client_key

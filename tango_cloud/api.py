@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,10 +18,11 @@ from typing import Any, Self
 
 from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.core.model import Event, MachineKey, Shape
-from tango_cloud.core.sections import JobSettings, MachineSettings
+from tango_cloud.core.sections import MachineSettings
 from tango_cloud.core.settings import Settings, load
 from tango_cloud.jobs.execution import execute, utc_now
 from tango_cloud.jobs.job import Job, JobResult, StepTimes, load_directory
+from tango_cloud.jobs.limits import limits
 from tango_cloud.orchestration import ansible_inventory
 from tango_cloud.orchestration.burst import Burst, MachinePlan, OnHappening
 from tango_cloud.orchestration.fleet import Entry, Fleet
@@ -36,7 +36,7 @@ from tango_cloud.orchestration.preparation import (
     Prepared,
 )
 from tango_cloud.transports.artifacts import check as check_artifacts
-from tango_cloud.transports.protocol import Artifacts, MachineReport, OnOutput, RunLimits
+from tango_cloud.transports.protocol import Artifacts, MachineReport, OnOutput
 from tango_cloud.wiring import (
     build_deployment,
     build_preparer,
@@ -341,47 +341,11 @@ def shape_or(
     )
 
 
-def limits(
-    job: JobSettings,
-    *,
-    timeout_seconds: float | None = None,
-    output_bytes: int | None = None,
-    network: bool = True,
-) -> RunLimits:
-    """What a job may use: as asked, and as the settings say for the rest.
-
-    Raises InputError when the time-out or the output limit is not a positive number.
-    """
-    seconds = job.timeout_seconds if timeout_seconds is None else timeout_seconds
-    kept = job.output_kib * _KIB if output_bytes is None else output_bytes
-    faults = []
-    if not (math.isfinite(seconds) and seconds > 0):
-        faults.append(Fault("timeout", f"{seconds} will not do", "seconds, greater than 0"))
-    if kept <= 0:
-        faults.append(Fault("output limit", f"{kept} will not do", "bytes, greater than 0"))
-    if faults:
-        raise InputError(faults)
-    return RunLimits(
-        wall_seconds=seconds,
-        output_bytes=kept,
-        file_bytes=_times(job.file_mib, _MIB),
-        disk_bytes=_times(job.disk_mib, _MIB),
-        memory_bytes=_times(job.memory_mib, _MIB),
-        processes=job.processes,
-        cpus=job.cpus,
-        network=network,
-    )
-
-
 def _artifacts(paths: Iterable[str], limit_mib: int) -> Artifacts:
     """The artifacts, `./build/` as `build`. Raises InputError."""
     wanted = Artifacts(tuple(str(PurePosixPath(path)) for path in paths), limit_mib * _MIB)
     check_artifacts(wanted)
     return wanted
-
-
-def _times(count: int | None, unit: int) -> int | None:
-    return None if count is None else count * unit
 
 
 def _prepare_output(folder: Path, jobs: Sequence[Job]) -> Path:

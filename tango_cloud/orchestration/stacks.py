@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import NextMove, TangoCloudError, TerraformError
+from tango_cloud.core.files import write_whole
 from tango_cloud.core.model import MachineRequest
 from tango_cloud.core.settings import Settings
 from tango_cloud.orchestration.site import Sites
@@ -35,7 +36,7 @@ from tango_cloud.terraform.binary import resolve
 from tango_cloud.terraform.environment import find_mirror, terraform_environment, write_cli_config
 from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Terraform, failed
-from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs, write_whole
+from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs
 
 _OUTPUT = "envelope.json"
 _WAVE = re.compile(r"[0-9a-f]{12}")

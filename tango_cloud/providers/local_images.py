@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tango_cloud.core.errors import ConfigurationError, Fault, ProviderUnavailable
+from tango_cloud.core.files import write_whole
 from tango_cloud.providers.protocol import BakedImage, Recipe
 
 _ID = re.compile(r"image-[0-9a-f]{12}")
@@ -112,9 +113,7 @@ class LocalImages:
         return self._folder / f"{image_id}.json"
 
     def _write(self, image_id: str, document: Mapping[str, object]) -> None:
-        temporary = self._folder / f"{image_id}.new"
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self._document(image_id))
+        write_whole(self._document(image_id), json.dumps(document, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ either.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import tenacity
 from filelock import FileLock
 
 from tango_cloud.core.errors import TerraformError
+from tango_cloud.core.files import write_whole
 from tango_cloud.terraform import command
 from tango_cloud.terraform.backend import FILE as BACKEND
 from tango_cloud.terraform.backend import Backend, backend_block, workspace_name
@@ -338,12 +338,3 @@ def _was_first_too(error: BaseException) -> bool:
     return isinstance(error, TerraformError) and any(
         "failed to lock" in text for text in (error.stderr, *error.diagnostics)
     )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """For our eyes only; all of it or nothing, whenever this process is killed."""
-    temporary = path.with_name(f"{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    temporary.replace(path)

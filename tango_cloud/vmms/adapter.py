@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from tango_cloud.api import limits
 from tango_cloud.core.errors import (
     InputError,
     JobRefused,
@@ -24,6 +23,7 @@ from tango_cloud.core.errors import (
 )
 from tango_cloud.core.model import MachineKey
 from tango_cloud.core.settings import load
+from tango_cloud.jobs.limits import limits
 from tango_cloud.orchestration.fleet import Fleet
 from tango_cloud.transports.protocol import Session
 from tango_cloud.vmms.translation import (

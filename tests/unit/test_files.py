@@ -1,4 +1,4 @@
-"""What a workspace keeps in files."""
+"""Files that others may read at any moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tango_cloud.terraform.workspace import write_whole
+from tango_cloud.core.files import write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(
