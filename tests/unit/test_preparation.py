@@ -45,6 +45,7 @@ class Kitchen:
     told: list[str] = field(default_factory=list)
     on_step: Callable[[ImagePreparation, str], None] = lambda *_: None
     default_image: str = ""
+    gone_seconds: float = 10.0
 
     def prepare(self, order: Order = ORDER, sites: Sites | None = None) -> Prepared:
         clock = Clock()
@@ -63,7 +64,7 @@ class Kitchen:
             self.rig.connections,
             Images("prod", self.rig.ledger, sites, NOW.timestamp),
             self.preparer,
-            MachinePlan(Shape(self.default_image), 3600, 10, 0.5),
+            MachinePlan(Shape(self.default_image), 3600, 10, self.gone_seconds),
             RunLimits(wall_seconds=10),
             tell,
             clock=clock,
@@ -255,6 +256,7 @@ def test_a_machine_that_cannot_be_removed_is_told_and_the_reason_of_a_failure_fi
         kitchen.cloud.immortal |= kitchen.cloud.alive.keys()
 
     kitchen.on_step = cling
+    kitchen.gone_seconds = 0.5
     with pytest.raises(NotGoneInTime):
         kitchen.prepare()
     assert [one.ready for one in kitchen.cloud.images_there] == [True]
