@@ -7,7 +7,6 @@ import gc
 import os
 import select
 import signal
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +28,10 @@ def main() -> None:
     os.chdir("/")
     with contextlib.suppress(OSError):  # not Linux; the level "limits" says what follows
         syscalls.adopt_orphans()
-    # A server may end us rather than close our input; either way a running job is ended first.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     wire = Wire()
+    # A server may end us rather than close our input. An exception out of the handler could come
+    # at any line, also between the end of the input and the removal of a job's files.
+    signal.signal(signal.SIGTERM, lambda *_: wire.hang_up())
     try:
         agent = _Agent(wire, facts.load(os.environ))
     except Failure as failure:
@@ -42,8 +42,6 @@ def main() -> None:
         try:
             agent.serve()
         finally:
-            # Being told to end a second time must not cut short the removal of a job's files.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             agent.close()
 
 

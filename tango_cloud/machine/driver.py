@@ -75,7 +75,7 @@ class Driver:
                 sandbox.go(limits)
             try:
                 ended = self._attend(woken, watch, began, began + limits.wall_seconds)
-            except BaseException:  # also when the agent is told to end
+            except BaseException:
                 sandbox.discard()
                 raise
             wall_seconds = time.monotonic() - began

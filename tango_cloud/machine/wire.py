@@ -22,6 +22,15 @@ class Wire:
     def read(self, limit: int) -> bytes:
         return os.read(self.source, limit)
 
+    def hang_up(self) -> None:
+        """From now on be as if the other end were gone. For a signal handler: nothing is cut short,
+        what reads finds the end and what writes a broken pipe, also where it waits already."""
+        for place, own in ((self.source, 0), (self.sink, 1)):
+            ends = os.pipe()
+            os.close(ends[1 - own])
+            os.dup2(ends[own], place)
+            os.close(ends[own])
+
     def next_frame(self) -> tuple[int, bytes] | None:
         return frames.read_frame(self.read)
 
