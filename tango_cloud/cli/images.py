@@ -46,7 +46,7 @@ def prune(
 ) -> None:
     """Remove old images, never the newest of a name nor one that a machine was made of.
 
-    What a killed `prepare` left half-made goes too, an hour after it was begun.
+    What has failed goes too, and what a killed `prepare` left half-made an hour after it was begun.
 
     **Examples:** `tango-cloud images prune --dry-run` ·
     `tango-cloud images prune --keep 3 --older-than 30`
@@ -86,6 +86,7 @@ def _row(image: Image, now: dt.datetime) -> dict[str, Any]:
         "provider": image.provider,
         "id": baked.id,
         "state": _state(image, now),
+        "failure": baked.failure,
         "created": baked.created.isoformat(),
         "base": baked.recipe.base,
         "digest": baked.recipe.digest,

@@ -118,8 +118,8 @@ def prunable(
 
 
 def failed(baked: BakedImage, now: dt.datetime) -> bool:
-    """Whether it is half-made, and so old that it stays so."""
-    return not baked.ready and now - baked.created > SETTLED
+    """Whether it will never be ready: its cloud says so, or it is half-made and old."""
+    return not baked.ready and (bool(baked.failure) or now - baked.created > SETTLED)
 
 
 def current(images: Iterable[BakedImage], name: str) -> BakedImage | None:

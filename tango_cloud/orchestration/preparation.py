@@ -228,7 +228,7 @@ class ImagePreparation:
             raise
 
     def _await(self, baker: Baker, image_id: str, recipe: Recipe) -> BakedImage:
-        """Raises PreparationFailed when it is not ready in time, Cancelled."""
+        """Raises PreparationFailed when it is not ready in time or never will be, Cancelled."""
         deadline = self._clock() + _BAKE_SECONDS
         pause = _FIRST_PAUSE
         trouble: ProviderUnavailable | None = None
@@ -237,6 +237,8 @@ class ImagePreparation:
                 for one in baker.baked(self._fleet.deployment):
                     if one.id == image_id and one.ready:
                         return one
+                    if one.id == image_id and one.failure:
+                        raise PreparationFailed(f"{recipe.name}: {one.failure}")
                 trouble = None
             except ProviderUnavailable as error:
                 trouble = error

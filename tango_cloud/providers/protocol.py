@@ -199,13 +199,15 @@ class Recipe:
 @dataclass(frozen=True, slots=True)
 class BakedImage:
     """`created` is aware, in UTC. `ready` is False while the image is being made, and for ever when
-    that failed. `size_bytes` is None where the cloud does not tell."""
+    that failed. `size_bytes` is None where the cloud does not tell. `failure` says in the cloud's
+    words why it will never be ready; empty while it may, and where the cloud does not tell."""
 
     id: str
     recipe: Recipe
     created: dt.datetime
     ready: bool
     size_bytes: int | None
+    failure: str = ""
 
 
 @runtime_checkable

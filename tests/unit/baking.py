@@ -37,6 +37,8 @@ class BakingCloud(FakeCloud):
         self.listed = ["fake.img"]
         self.did: list[str] = []
         self.looks_until_ready = 3
+        self.failure = ""
+        """What each image that is begun fails with."""
         self.bake_failure: TangoCloudError | None = None
         self.begins_all_the_same = False
         self.trouble_while_baking: list[TangoCloudError] = []
@@ -47,7 +49,7 @@ class BakingCloud(FakeCloud):
     def bake(self, instance_id: str, deployment: str, recipe: Recipe) -> str:
         assert instance_id in self.alive
         self.did.append("bake")
-        made = BakedImage(f"image-{len(self.images_there)}", recipe, NOW, False, 1)
+        made = BakedImage(f"image-{len(self.images_there)}", recipe, NOW, False, 1, self.failure)
         if self.bake_failure is None or self.begins_all_the_same:
             self.images_there.insert(0, made)
         if self.bake_failure is not None:

@@ -162,17 +162,22 @@ def test_all_images_are_listed_with_what_is_left_of_removed_ones(
         stub,
         image("ami-1"),
         image("ami-2", "pending", 2, tango_bake="other"),
-        image("ami-3", "failed", 3, tango_bake="third"),
+        {
+            **image("ami-3", "failed", 3, tango_bake="third"),
+            "StateReason": {"Code": "Client.X", "Message": "no key to encrypt it by"},
+        },
+        image("ami-6", "invalid", 2, tango_bake="fourth"),
         image("ami-4", "deregistered", 4, tango_bake="left"),
         image("ami-5", day=5, tango_bake=None),
         filters=only("tag:tango-deployment", "prod"),
     )
     found = provider.baked("prod")
-    assert [(one.id, one.ready, one.size_bytes) for one in found] == [
-        ("snap-3", False, 700),
-        ("ami-3", False, None),
-        ("ami-2", False, None),
-        ("ami-1", True, 1500),
+    assert [(one.id, one.ready, one.size_bytes, one.failure) for one in found] == [
+        ("snap-3", False, 700, ""),
+        ("ami-3", False, None, "no key to encrypt it by"),
+        ("ami-6", False, None, "EC2 calls it invalid"),
+        ("ami-2", False, None, ""),
+        ("ami-1", True, 1500, ""),
     ]
     assert {one.recipe for one in found} == {RECIPE}
     assert found[0].created == CREATED

@@ -132,10 +132,10 @@ def test_every_page_of_images_is_listed_in_whatever_state(cloud: Google) -> None
         {"items": [image("c", "FAILED", 2), image("d", "DELETING"), theirs, unmarked]},
     )
     found = provider().baked("prod")
-    assert [(one.id, one.ready, one.size_bytes) for one in found] == [
-        ("b", False, None),
-        ("c", False, 700),
-        ("a", True, 700),
+    assert [(one.id, one.ready, one.size_bytes, one.failure) for one in found] == [
+        ("b", False, None, ""),
+        ("c", False, 700, "Google calls it FAILED"),
+        ("a", True, 700, ""),
     ]
     assert {one.recipe for one in found} == {RECIPE}
     assert found[-1].created.isoformat() == "2030-01-01T08:00:00+00:00"

@@ -51,6 +51,8 @@ def test_what_is_young_or_in_use_stays() -> None:
 def test_a_half_made_image_goes_when_nobody_waits_for_it_and_counts_as_none() -> None:
     half, old = image("a", 0.9, ready=False), image("a", 1.1, ready=False)
     assert ids(half, old, image("a", 5), keep=1, older_than=dt.timedelta(days=9)) == ["a@1.1"]
+    known = replace(image("a", 0.1, ready=False), failure="no room")
+    assert ids(half, known, image("a", 5)) == ["a@0.1"]
 
 
 @pytest.fixture

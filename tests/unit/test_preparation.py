@@ -221,6 +221,14 @@ def test_what_fails_leaves_nothing(
     kitchen.assert_nothing_left()
 
 
+def test_an_image_that_its_cloud_calls_failed_is_not_waited_for(kitchen: Kitchen) -> None:
+    never_become_ready(kitchen)
+    kitchen.cloud.failure = "no room"
+    with pytest.raises(PreparationFailed, match="course: no room"):
+        kitchen.prepare()
+    kitchen.assert_nothing_left()
+
+
 @pytest.mark.parametrize(
     "step", ["a machine of fake.img", "applying", "trying it out", "sealing", "baking"]
 )

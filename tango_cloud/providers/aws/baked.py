@@ -30,6 +30,7 @@ _AMI_NAME_LENGTH = 128
 _PAGE = 500
 _READY = "available"
 _GONE = "deregistered"
+_FAILED = {"failed", "invalid", "error"}
 _ABSENT = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound"}
 
 
@@ -87,6 +88,7 @@ def find(clients: Clients, deployment: str) -> Sequence[BakedImage]:
             dt.datetime.fromisoformat(image["CreationDate"]).astimezone(dt.UTC),
             image["State"] == _READY,
             _size(parts.pop(labels[tags.BAKE], [])),
+            _failure(image),
         )
         for image in images
     ]
@@ -161,6 +163,12 @@ def _labels(described: ImageTypeDef | SnapshotTypeDef) -> Mapping[str, str]:
 
 def _recipe(labels: Mapping[str, str]) -> Recipe:
     return Recipe(labels.get("Name", ""), labels.get(tags.BASE, ""), labels.get(tags.DIGEST, ""))
+
+
+def _failure(image: ImageTypeDef) -> str:
+    if image["State"] not in _FAILED:
+        return ""
+    return image.get("StateReason", {}).get("Message") or f"EC2 calls it {image['State']}"
 
 
 def _size(snapshots: Sequence[SnapshotTypeDef]) -> int | None:

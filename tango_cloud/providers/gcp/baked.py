@@ -111,6 +111,7 @@ def find(clients: Clients, deployment: str) -> Sequence[BakedImage]:
             moment(image.creation_timestamp),
             image.status == "READY",
             image.archive_size_bytes or None,
+            "Google calls it FAILED" if image.status == "FAILED" else "",
         )
         for image in listed(clients, deployment)
     ]
