@@ -15,11 +15,14 @@ from ..deployment import Deployment
 
 MIB = 1 << 20
 MEMORY_MIB = 8
-"""What a process may have grown by, beyond what SQLite keeps of the ledger."""
+"""What a process may have grown by, beyond what SQLite keeps of the ledger, which grows by its
+events: up to 2 MB for each of five pooled connections."""
 SLOPE_MIB = 0.25
 """And in a minute, over the second half."""
-_CONNECTIONS, _CACHE_BYTES = 5, 2 * MIB
-"""As many are pooled, and each keeps so much of the ledger, which grows by its events."""
+IN_USE_MIB = 1
+"""And by which the C library may have given out more, which is what a leak would be."""
+BLOCKS = 10_000
+"""And of these, Python's own small pieces. There were some 350,000."""
 LEDGER_HANDLES = 31
 """The pool may hold fifteen connections, of two files each, and one file for all of them."""
 OBJECTS = 200
@@ -29,13 +32,24 @@ BUILTINS = 1000
 weak references to up to 200 cursors that are no more."""
 ENVELOPE = "envelope.json"
 """Is not counted: a fault removes it, and the next wave makes it again."""
-_BOUNDED = {"memory", "ledger", "ledger_handles", "sockets"}
+_BOUNDED = {"memory", "sqlite", "malloc", "blocks", "ledger", "ledger_handles", "sockets"}
 _BASIC = ("builtins.", "weakref.")
 _LEDGER = "ledger.sqlite3"
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class Held:
+    """What a process says of its memory, in bytes: `malloc` is what the C library has given out,
+    `sqlite` SQLite's part of that. `blocks` are Python's small pieces, which it gives out itself.
+    """
+
+    sqlite: int
+    malloc: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measures(Held):
     """`memory` (resident) and `ledger` (on disk) are in bytes; `handles` are what the process has
     open but the ledger's and its sockets; `processes` all that were started for the deployment.
     `alive` are the ledger's rows that somebody still has to deal with: machines not gone, waves
@@ -58,11 +72,16 @@ class Measures:
 
     @property
     def own_memory(self) -> int:
-        """Without what SQLite may keep of the ledger."""
-        return self.memory - _CONNECTIONS * min(self.ledger, _CACHE_BYTES)
+        """Resident, without what SQLite keeps of the ledger."""
+        return self.memory - self.sqlite
+
+    @property
+    def in_use(self) -> int:
+        """Given out by the C library, but to SQLite."""
+        return self.malloc - self.sqlite
 
 
-def measure(deployment: Deployment, process: psutil.Process) -> Measures:
+def measure(deployment: Deployment, process: psutil.Process, held: Held) -> Measures:
     """Raises psutil.NoSuchProcess when the process has ended."""
     with process.oneshot():
         memory, threads = process.memory_info().rss, process.num_threads()
@@ -70,6 +89,7 @@ def measure(deployment: Deployment, process: psutil.Process) -> Measures:
     sockets = len(process.net_connections())
     alive, owners = _booked(deployment)
     return Measures(
+        **asdict(held),
         memory=memory,
         ledger=(deployment.state / _LEDGER).stat().st_size,
         threads=threads,
@@ -106,6 +126,11 @@ def changes(before: Measures, after: Measures, pooled: int = 0) -> Sequence[str]
     grown = (after.own_memory - before.own_memory) / MIB
     if grown > MEMORY_MIB:
         found.append(f"memory: {grown:.1f} MiB more than before")
+    in_use = (after.in_use - before.in_use) / MIB
+    if in_use > IN_USE_MIB:
+        found.append(f"memory in use: {in_use:.1f} MiB more than before")
+    if after.blocks - before.blocks > BLOCKS:
+        found.append(f"blocks: {before.blocks} before, {after.blocks} after")
     if after.ledger_handles > LEDGER_HANDLES:
         found.append(f"ledger_handles: {after.ledger_handles}, {LEDGER_HANDLES} are the pool's")
     return found

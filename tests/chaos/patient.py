@@ -1,14 +1,15 @@
 """A process that lives as long as Tango's and is never at rest for long: the patient of the soak.
 
 Run as a program: `python -m tests.chaos.patient FOLDER HOST PORT SEED`. Each order, a line of its
-input, is answered by a line of JSON: `live` begins, `rest` ends when the last life has, `look`
-tells how many objects there are of each type. All that the outside can know of its lives is in
-`FOLDER/journal`.
+input, is answered by a line of JSON: `live` begins, `rest` ends when the last life has, `memory`
+tells what is held (`measures.Held`), `look` how many objects there are of each type. All that the
+outside can know of its lives is in `FOLDER/journal`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import itertools
@@ -22,7 +23,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +178,43 @@ def _pause(chance: random.Random) -> float:
     return chance.choice([0.0, chance.uniform(0.0, 8.0), tide])
 
 
+class _Mallinfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"),
+            *("uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+class Memory:
+    """What glibc, SQLite and Python say that they have given out."""
+
+    def __init__(self) -> None:
+        self._mallinfo = ctypes.CDLL(None).mallinfo2
+        self._mallinfo.restype = _Mallinfo
+        (library,) = {path for path in _libraries() if "libsqlite3" in path}
+        self._sqlite = ctypes.CDLL(library).sqlite3_memory_used
+        self._sqlite.restype = ctypes.c_int64
+
+    def look(self) -> Mapping[str, int]:
+        info = self._mallinfo()
+        return {
+            "sqlite": self._sqlite(),
+            "malloc": info.uordblks + info.hblkhd,
+            "blocks": sys.getallocatedblocks(),
+        }
+
+
+def _libraries() -> Iterator[str]:
+    """The files that this process has mapped."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        yield line.partition("/")[1] + line.partition("/")[2]
+
+
 class Objects:
     """What there is of each type, and where memory went since the first look, if that is traced."""
 
@@ -208,12 +246,13 @@ def main(folder: Path, address: tuple[str, int], seed: str) -> None:
     logging.getLogger("tango_cloud.ssh").propagate = False
     # Where everybody is, for who wonders why there is no answer.
     faulthandler.register(signal.SIGUSR1)
-    cloud, objects = TangoCloud(), Objects()
+    cloud, objects, memory = TangoCloud(), Objects(), Memory()
     load = Load(Place(cloud, folder, address), seed)
     orders: Mapping[str, Callable[[], object]] = {
         "live": load.begin,
         "rest": load.end,
         "look": objects.look,
+        "memory": memory.look,
     }
     for order in sys.stdin:
         sys.stdout.write(f"{json.dumps(orders[order.strip()]())}\n")

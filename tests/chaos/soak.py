@@ -29,7 +29,7 @@ from ..waiting import wait_until
 from .clouds import CLOUDS, Cloud
 from .faults import Faults
 from .invariants import assert_agreed, assert_jobs_are_as_told, assert_nothing_lives
-from .measures import SLOPE_MIB, Measures, changes, least, measure, more_objects, slope
+from .measures import SLOPE_MIB, Held, Measures, changes, least, measure, more_objects, slope
 from .scene import listening
 from .soaked import Look, Soaked, render
 
@@ -125,15 +125,15 @@ class Soak:
         """Ctrl-C ends the load, and what was measured until then counts. Fails when the process
         does not come to rest."""
         self._load(min(_WARM_SECONDS, 30 * minutes))
-        before, objects = self._look_at_rest("baseline"), self._objects()
+        before, objects = self._look_at_rest("baseline")
         self._begun = time.monotonic()
         with contextlib.suppress(KeyboardInterrupt):
             self._load(60 * minutes, looking=True)
-        after = self._look_at_rest("end")
+        after, more = self._look_at_rest("end")
         self._soaked.wrong += changes(before, after, POOLED[self._soaked.cloud])
         if after.processes > before.processes:
             self._soaked.wrong += [f"still there: {line}" for line in self._others()]
-        self._soaked.wrong += more_objects(objects, self._objects())
+        self._soaked.wrong += more_objects(objects, more)
         self._judge_slope()
 
     def _load(self, seconds: float, *, looking: bool = False) -> None:
@@ -153,19 +153,21 @@ class Soak:
             self._faults.end()
             self._patient.order("rest", _REST_SECONDS)
 
-    def _look_at_rest(self, moment: str) -> Measures:
-        """Once nothing is there any more: the process' own passes see to that."""
+    def _look_at_rest(self, moment: str) -> tuple[Measures, Mapping[str, int]]:
+        """What it holds and which objects it has, once nothing is there any more: the process' own
+        passes see to that."""
         try:
             wait_until(self._nothing_is_there, _SETTLE_SECONDS, look=0.5)
         except AssertionError as error:
             left = [*self._deployment.instances(), *self._deployment.waves()]
             raise AssertionError(f"never at rest: {error}: {self._measure()}, {left}") from error
+        objects = self._objects()  # which leaves no garbage
         looks = []
         for _ in range(_LOOKS):
             looks.append(self._measure())
             time.sleep(_LOOK_SECONDS)
         self._look(least(looks), moment)
-        return least(looks)
+        return least(looks), objects
 
     def _nothing_is_there(self) -> bool:
         now = self._measure()
@@ -183,7 +185,8 @@ class Soak:
         return found
 
     def _measure(self) -> Measures:
-        return measure(self._deployment, self._patient.process)
+        held = Held(**self._patient.order("memory"))
+        return measure(self._deployment, self._patient.process, held)
 
     def _look(self, measures: Measures, at_rest: str = "") -> None:
         answers = self._soaked.answers = answers_in(self._folder / "journal")

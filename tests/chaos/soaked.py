@@ -57,7 +57,7 @@ def _lines(soaked: Soaked) -> Iterator[str]:
     yield ""
     yield from _table(soaked.looks)
     yield ""
-    yield f"Memory over the second half, but for the ledger: {soaked.slope:+.2f} MiB a minute."
+    yield f"Memory over the second half, but for SQLite's: {soaked.slope:+.2f} MiB a minute."
     yield ""
     yield from (f"- {what}: {times}" for what, times in sorted(soaked.struck.items()))
     yield ""
@@ -78,5 +78,10 @@ def _table(looks: Sequence[Look]) -> Iterator[str]:
 
 def _cells(measures: Measures) -> Mapping[str, object]:
     cells = {name.replace("_", " "): count for name, count in asdict(measures).items()}
-    memory, ledger = cells.pop("memory") / MIB, cells.pop("ledger") / MIB
-    return {"MiB": f"{memory:.1f}", "MiB ledger": f"{ledger:.1f}", **cells}
+    sizes = {
+        "MiB": cells.pop("memory"),
+        "MiB malloc": cells.pop("malloc"),
+        "MiB SQLite": cells.pop("sqlite"),
+        "MiB ledger": cells.pop("ledger"),
+    }
+    return {name: f"{size / MIB:.1f}" for name, size in sizes.items()} | cells

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from .clouds import local
-from .measures import BUILTINS, MIB, OBJECTS, Measures, changes, least, more_objects, slope
+from .measures import BLOCKS, BUILTINS, MIB, OBJECTS, Measures, changes, least, more_objects, slope
 from .soak import answers_in, soak, unexpected
 from .soaked import Look, Soaked, render
 
 REST = Measures(
+    sqlite=MIB,
+    malloc=25 * MIB,
+    blocks=300_000,
     memory=100 * MIB,
     ledger=MIB,
     threads=5,
@@ -43,8 +46,16 @@ def test_all_but_memory_and_what_is_pooled_is_to_be_as_it_was() -> None:
 
 
 def test_what_sqlite_keeps_of_a_ledger_that_grows_is_no_growth_of_ours() -> None:
-    assert changes(REST, replace(REST, memory=113 * MIB, ledger=9 * MIB)) == []
-    assert len(changes(REST, replace(REST, memory=114 * MIB, ledger=9 * MIB))) == 1
+    kept = replace(REST, sqlite=6 * MIB, malloc=30 * MIB, ledger=9 * MIB)
+    assert changes(REST, replace(kept, memory=113 * MIB)) == []
+    assert len(changes(REST, replace(kept, memory=114 * MIB))) == 1
+
+
+def test_what_is_given_out_and_not_given_back_is_a_leak_whatever_is_resident() -> None:
+    (in_use,) = changes(REST, replace(REST, malloc=27 * MIB))
+    assert in_use == "memory in use: 2.0 MiB more than before"
+    (blocks,) = changes(REST, replace(REST, blocks=REST.blocks + BLOCKS + 1))
+    assert blocks == "blocks: 300000 before, 310001 after"
 
 
 def test_what_comes_and_goes_at_rest_is_left_out() -> None:
@@ -86,8 +97,9 @@ def test_the_report_has_a_row_for_each_look_and_says_what_is_wrong() -> None:
     soaked.looks.append(Look(0.0, REST, {"lives": 3}, at_rest="baseline"))
     soaked.looks.append(Look(1.04, replace(REST, threads=31), {"lives": 40}))
     lines = render(soaked).splitlines()
-    assert "| baseline | 3 | 100.0 | 1.0 | 5 | 9 | 11 | 0 | 1 | 0 | 0 | 1 | 0 | 0 | 12 |" in lines
-    assert "| 1.0 min | 40 | 100.0 | 1.0 | 31 | 9 | 11 | 0 | 1 | 0 | 0 | 1 | 0 | 0 | 12 |" in lines
+    memory, rest = "100.0 | 25.0 | 1.0 | 1.0 | 300000", "9 | 11 | 0 | 1 | 0 | 0 | 1 | 0 | 0 | 12"
+    assert f"| baseline | 3 | {memory} | 5 | {rest} |" in lines
+    assert f"| 1.0 min | 40 | {memory} | 31 | {rest} |" in lines
     assert "- WRONG: threads: 5 before, 6 after" in lines
     soaked.wrong.clear()
     assert "Nothing is wrong." in render(soaked)
