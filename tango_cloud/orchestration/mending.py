@@ -29,10 +29,12 @@ _ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finding and what became of it. `error` says why it could not be mended."""
+    """A finding and what became of it. `error` says why it could not be mended; `late` whether
+    that is only that a machine was not gone in its time."""
 
     finding: Finding
     error: str = ""
+    late: bool = False
 
 
 class Mending:
@@ -141,5 +143,6 @@ def _tried(step: Callable[[Finding], None], finding: Finding) -> Outcome:
         step(finding)
     except TangoCloudError as error:
         log.warning("%s %s: %s", finding.kind, finding.subject, error)
-        return Outcome(finding, str(error) or type(error).__name__)
+        late = isinstance(error, NotGoneInTime)
+        return Outcome(finding, str(error) or type(error).__name__, late)
     return Outcome(finding)

@@ -71,10 +71,12 @@ class Reconciler:
 
     def run(self) -> Sequence[Outcome]:
         """Mend what disagrees. Raises as `look`; what goes wrong after that is in the outcomes."""
-        outcomes = {}
+        outcomes: dict[tuple[Kind, str, str], Outcome] = {}
         for _ in range(_PASSES):
             findings = self.look()
-            todo = [finding for finding in findings if finding.open]
+            # What did not go in its time may take as long again, and all else would wait for it.
+            late = {what for what, outcome in outcomes.items() if outcome.late}
+            todo = [finding for finding in findings if finding.open and finding.what not in late]
             told = [Outcome(finding) for finding in findings if not finding.open]
             for outcome in [*told, *self._mending.mend(todo)]:
                 outcomes[outcome.finding.what] = outcome

@@ -220,13 +220,12 @@ class LocalProvider:
             self._documents = dict(self._read_all())
             documents = self._documents
         for instance_id, document in documents.items():
-            content = document.content
+            content, folder = document.content, f"{self._root}/instances/{instance_id}"
             try:
                 if content["tags"].get(tags.DEPLOYMENT) == wanted:
-                    found.append(local_document.read(deployment, content))
+                    found.append(local_document.read(deployment, content, folder))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                path = self._root / "instances" / instance_id
-                raise ProviderUnavailable(f"{path} is damaged: {error!r}") from error
+                raise ProviderUnavailable(f"{folder} is damaged: {error!r}") from error
         return found
 
     def strays(self, deployment: str) -> Sequence[Stray]:
@@ -295,7 +294,10 @@ class LocalProvider:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"stopping local machines: {error}"
-        return stopped.stdout.strip()[-2000:] if stopped.returncode else ""
+        if stopped.returncode == 0:
+            return ""
+        said = stopped.stdout.strip()[-2000:]
+        return said or f"stopping local machines: the program ended with {stopped.returncode}"
 
     def classify(self, error: TerraformError) -> TangoCloudError:
         text = str(error)

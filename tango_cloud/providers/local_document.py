@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import functools
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +23,11 @@ _STATUSES = {
 }
 
 
-def read(deployment: str, document: Mapping[str, Any]) -> Instance:
-    """Raises KeyError, TypeError or ValueError when the document lacks something."""
+def read(deployment: str, document: Mapping[str, Any], folder: str) -> Instance:
+    """The machine of the document, which stands in `folder`.
+
+    Raises KeyError, TypeError or ValueError when the document lacks something.
+    """
     machine_tags = document["tags"]
     name = machine_tags[tags.NAME]
     return Instance(
@@ -31,7 +36,7 @@ def read(deployment: str, document: Mapping[str, Any]) -> Instance:
         uid=document["uid"],
         wave=document["wave"],
         image=document["image"],
-        status=_status(document),
+        status=_status(document, folder),
         address=document["address"],
         port=int(document["port"]),
         username=document["username"],
@@ -42,12 +47,31 @@ def read(deployment: str, document: Mapping[str, Any]) -> Instance:
     )
 
 
-def _status(document: Mapping[str, Any]) -> InstanceStatus:
+def _status(document: Mapping[str, Any], folder: str) -> InstanceStatus:
     pid = document["pid"]
     if pid is not None and not _runs(int(pid), document["pid_started"]):
         # Nobody lives in the folder any more; its supervisor is about to remove it.
         return InstanceStatus.GONE
-    return _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
+    status = _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
+    if status is InstanceStatus.STOPPING and not _is_held(folder):
+        return InstanceStatus.RUNNING  # who was to stop it was killed before that was done
+    return status
+
+
+def _is_held(folder: str) -> bool:
+    """Whether somebody starts or stops the machine of this folder just now, by its lock."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # moved away, its lock still held
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _runs(pid: int, token: object) -> bool:

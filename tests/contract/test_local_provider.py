@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,25 @@ def test_a_start_that_is_cut_short_leaves_nothing(cloud: Cloud, kind: Kind) -> N
     while path.parent.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    cloud.destroy(wave)
+
+
+def test_a_stop_that_is_cut_short_leaves_a_machine_that_can_be_stopped(cloud: Cloud) -> None:
+    wave = cloud.wave("prod", 1)
+    (machine,) = cloud.listed("prod").values()
+    program = modules_root() / "local" / "wave" / "machine"
+    killed = "stop.kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)"
+    stop = (
+        f"import os, pathlib, signal, sys; sys.path.insert(0, sys.argv[1]); import stop; {killed}"
+    )
+    root = str(cloud.folder.parent / "local cloud")
+    argv = [sys.executable, "-I", "-S", "-B", "-c"]
+    argv += [f"{stop}; stop.stop(pathlib.Path(sys.argv[2]), sys.argv[3:])"]
+    ended = subprocess.run([*argv, str(program), root, machine.instance_id], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert cloud.listed("prod")[machine.uid].status is InstanceStatus.RUNNING
+    cloud.provider.terminate([machine.instance_id])
+    assert not cloud.listed("prod")
     cloud.destroy(wave)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -144,13 +147,33 @@ def test_deployments_are_told_apart_exactly(provider: LocalProvider, write: Writ
     [
         ("pending", InstanceStatus.PENDING),
         ("running", InstanceStatus.RUNNING),
-        ("stopping", InstanceStatus.STOPPING),
         ("invented tomorrow", InstanceStatus.UNKNOWN),
     ],
 )
 def test_statuses(provider: LocalProvider, write: Write, word: str, status: InstanceStatus) -> None:
     write(status=word)
     assert provider.instances("prod")[0].status is status
+
+
+def test_a_machine_is_stopping_as_long_as_somebody_is_at_it(
+    provider: LocalProvider, write: Write
+) -> None:
+    folder = os.open(write(status="stopping").parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert provider.instances("prod")[0].status is InstanceStatus.STOPPING
+    os.close(folder)
+    assert provider.instances("prod")[0].status is InstanceStatus.RUNNING
+
+
+def test_a_program_that_is_killed_has_not_stopped_its_machines(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], -signal.SIGKILL, stdout="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(ProviderUnavailable, match="ended with -9"):
+        provider.terminate([f"i-{UID}"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")

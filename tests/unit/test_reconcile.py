@@ -12,7 +12,8 @@ from tango_cloud.core.errors import ProviderUnavailable
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import Reason, State
 from tango_cloud.core.model import Machine, MachineKey
-from tango_cloud.orchestration.findings import Action, Kind
+from tango_cloud.orchestration.findings import Action, Finding, Kind
+from tango_cloud.orchestration.mending import Outcome
 
 from ..waiting import wait_until
 from .conftest import KEY, MINIMUM_AGE, SHAPE, Rig, book, build_rig, ready, state_of
@@ -172,13 +173,24 @@ def test_a_cloud_that_cannot_be_asked_ends_the_pass(rig: Rig) -> None:
     assert _run(rig) == {}
 
 
-def test_what_cannot_be_mended_is_told_and_the_rest_is_done(rig: Rig) -> None:
+def test_what_cannot_be_mended_is_told_and_the_rest_is_done(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stuck, other = (_ready(rig, MachineKey("prod", n, "local")) for n in range(2))
     rig.ledger.machines.move(stuck.uid, State.DESTROYING)
     rig.ledger.machines.move(other.uid, State.DESTROYING)
     rig.cloud.immortal.add(stuck.instance_id)
     rig.reconciler._mending._gone_seconds = 0.2
+    mended = [0]
+    mend = rig.reconciler._mending.mend
+
+    def counting(findings: Sequence[Finding]) -> Sequence[Outcome]:
+        mended[0] += stuck.instance_id in {finding.subject for finding in findings}
+        return mend(findings)
+
+    monkeypatch.setattr(rig.reconciler._mending, "mend", counting)
     outcomes = {o.finding.subject: o.error for o in rig.reconciler.run()}
+    assert mended == [1], "in one pass it is waited for once"
     assert "still there" in outcomes[stuck.instance_id]
     assert not outcomes[other.instance_id]
     assert state_of(rig, other) is State.GONE
