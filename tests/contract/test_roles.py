@@ -199,7 +199,8 @@ def test_nobody_connects_to_a_machine_that_was_prepared_and_sealed(
     repository: list[dict[str, str]],
 ) -> None:
     with own_system(repository) as machine:
-        assert prepare(machine, None, seal=True, timeout=SECONDS).changed > 0
+        assert prepare(machine, None, timeout=SECONDS).changed > 0
+        seal(machine, timeout=SECONDS)
         with pytest.raises(MachineUnreachable):
             prepare(machine, None, timeout=SECONDS)
 
