@@ -56,6 +56,20 @@ def send(processes: list[int], number: int) -> None:
             os.kill(process, number)
 
 
+@contextlib.contextmanager
+def _before_all_others() -> Iterator[None]:
+    """Have this process run first, if it may: hundreds that never rest would leave it no time."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, usual)
+
+
+@_before_all_others()
 def end_descendants(
     seconds: float,
     spared: Collection[int] = (),
@@ -68,13 +82,6 @@ def end_descendants(
     killed: a stopped process keeps its place among those that a job may have, so that one which
     forks as fast as it can comes to an end.
     """
-    with _before_all_others():
-        return _end(seconds, spared, on_reaped)
-
-
-def _end(
-    seconds: float, spared: Collection[int], on_reaped: Callable[[resource.struct_rusage], object]
-) -> bool:
     began = time.monotonic()
     found: list[int] = []
     stopped: set[int] = set()
@@ -97,19 +104,6 @@ def _end(
         if passed > seconds:
             return False
         time.sleep(_PAUSE)
-
-
-@contextlib.contextmanager
-def _before_all_others() -> Iterator[None]:
-    """Have this process run first, if it may: hundreds that never rest would leave it no time."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 def _below(roots: Collection[int]) -> list[int]:

@@ -235,9 +235,11 @@ class ImagePreparation:
         while True:
             try:
                 for one in baker.baked(self._fleet.deployment):
-                    if one.id == image_id and one.ready:
+                    if one.id != image_id:
+                        continue
+                    if one.ready:
                         return one
-                    if one.id == image_id and one.failure:
+                    if one.failure:
                         raise PreparationFailed(f"{recipe.name}: {one.failure}")
                 trouble = None
             except ProviderUnavailable as error:

@@ -219,13 +219,16 @@ class LocalProvider:
         with self._lock:
             self._documents = dict(self._read_all())
             documents = self._documents
+        folder = self._root / "instances"
         for instance_id, document in documents.items():
-            content, folder = document.content, f"{self._root}/instances/{instance_id}"
+            content = document.content
             try:
                 if content["tags"].get(tags.DEPLOYMENT) == wanted:
                     found.append(local_document.read(deployment, content, folder))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise ProviderUnavailable(f"{folder} is damaged: {error!r}") from error
+                raise ProviderUnavailable(
+                    f"{folder / instance_id} is damaged: {error!r}"
+                ) from error
         return found
 
     def strays(self, deployment: str) -> Sequence[Stray]:

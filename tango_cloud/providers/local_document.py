@@ -23,8 +23,8 @@ _STATUSES = {
 }
 
 
-def read(deployment: str, document: Mapping[str, Any], folder: str) -> Instance:
-    """The machine of the document, which stands in `folder`.
+def read(deployment: str, document: Mapping[str, Any], instances: Path) -> Instance:
+    """The machine of the document. `instances` is the folder of all machines' folders.
 
     Raises KeyError, TypeError or ValueError when the document lacks something.
     """
@@ -36,7 +36,7 @@ def read(deployment: str, document: Mapping[str, Any], folder: str) -> Instance:
         uid=document["uid"],
         wave=document["wave"],
         image=document["image"],
-        status=_status(document, folder),
+        status=_status(document, instances),
         address=document["address"],
         port=int(document["port"]),
         username=document["username"],
@@ -47,18 +47,18 @@ def read(deployment: str, document: Mapping[str, Any], folder: str) -> Instance:
     )
 
 
-def _status(document: Mapping[str, Any], folder: str) -> InstanceStatus:
+def _status(document: Mapping[str, Any], instances: Path) -> InstanceStatus:
     pid = document["pid"]
     if pid is not None and not _runs(int(pid), document["pid_started"]):
         # Nobody lives in the folder any more; its supervisor is about to remove it.
         return InstanceStatus.GONE
     status = _STATUSES.get(document["status"], InstanceStatus.UNKNOWN)
-    if status is InstanceStatus.STOPPING and not _is_held(folder):
+    if status is InstanceStatus.STOPPING and not _is_held(instances / document["instance_id"]):
         return InstanceStatus.RUNNING  # who was to stop it was killed before that was done
     return status
 
 
-def _is_held(folder: str) -> bool:
+def _is_held(folder: Path) -> bool:
     """Whether somebody starts or stops the machine of this folder just now, by its lock."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

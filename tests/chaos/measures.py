@@ -22,7 +22,7 @@ SLOPE_MIB = 0.25
 IN_USE_MIB = 1
 """And by which the C library may have given out more, which is what a leak would be."""
 BLOCKS = 10_000
-"""And of these, Python's own small pieces. There were some 350,000."""
+"""And of these, Python's own small pieces. There are some 400,000."""
 LEDGER_HANDLES = 31
 """The pool may hold fifteen connections, of two files each, and one file for all of them."""
 OBJECTS = 200

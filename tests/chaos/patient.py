@@ -23,10 +23,12 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+
+import psutil
 
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.vmms import TangoCloud
@@ -196,7 +198,8 @@ class Memory:
     def __init__(self) -> None:
         self._mallinfo = ctypes.CDLL(None).mallinfo2
         self._mallinfo.restype = _Mallinfo
-        (library,) = {path for path in _libraries() if "libsqlite3" in path}
+        mapped = {file.path for file in psutil.Process().memory_maps()}
+        (library,) = {path for path in mapped if "libsqlite3" in path}
         self._sqlite = ctypes.CDLL(library).sqlite3_memory_used
         self._sqlite.restype = ctypes.c_int64
 
@@ -207,12 +210,6 @@ class Memory:
             "malloc": info.uordblks + info.hblkhd,
             "blocks": sys.getallocatedblocks(),
         }
-
-
-def _libraries() -> Iterator[str]:
-    """The files that this process has mapped."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        yield line.partition("/")[1] + line.partition("/")[2]
 
 
 class Objects:
