@@ -212,6 +212,7 @@ def test_googles_own_client_sees_an_instance_through_its_life(account: Account) 
     waits = account.client(compute_v1.ZoneOperationsClient)
     where = {"project": PROJECT, "zone": ZONE}
     wanted = compute_v1.Instance.from_json(json.dumps(account.with_host("vm-1")))
+    account.emulation.order(Fault("slow", delay=2, times=1))  # it is looked at before it runs
     begun = instances.insert_unary(**where, instance_resource=wanted)
     assert begun.status.name == "PENDING"
     assert instances.get(**where, instance="vm-1").status in {"PROVISIONING", "STAGING"}

@@ -241,7 +241,8 @@ def test_what_bwrap_left_behind_when_it_was_killed_is_a_stray(cloud: Cloud) -> N
     """Its child waits for it for ever, and may have lost its supervisor."""
     instances = document_path(cloud, one(cloud)[0]).parents[1]
     inside = f"{instances}/i-00000000000d/inside"
-    argv = ["bwrap", "--ro-bind", "/", "/", "--setenv", "INSIDE", inside, "sleep", "600"]
+    argv = ["bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--setenv", "INSIDE", inside]
+    argv += ["sleep", "600"]
     with subprocess.Popen(argv) as left_behind:
         try:
             assert isinstance(cloud.provider, Strays)
