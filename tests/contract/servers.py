@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,8 +28,7 @@ from . import jobs
 
 UNPRIVILEGED = 54321
 """A user without an account, for servers that a test which is root runs without root."""
-JOB_USER = 61234
-"""The user that jobs run as under an agent that is root."""
+FIRST_JOB_USER, JOB_USERS = 1 << 30, 1 << 29
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 BWRAP = shutil.which("bwrap")
 ASYNCSSH_SERVER = (
@@ -116,6 +116,12 @@ def folder(owner: int | None) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def job_user() -> int:
+    """Whom the jobs of one machine run as, under an agent that is root: never two machines' jobs as
+    the same, for the kernel counts a user's processes wherever they are."""
+    return FIRST_JOB_USER + secrets.randbelow(JOB_USERS)
 
 
 def free_port() -> int:
@@ -233,13 +239,13 @@ SetEnv TANGO_CLOUD_MACHINE={facts}
 
 @contextlib.contextmanager
 def openssh(**facts: Any) -> Iterator[Server]:
-    """sshd as whoever runs the tests; jobs run as JOB_USER if that is root."""
+    """sshd as whoever runs the tests; jobs run as a user of its own if that is root."""
     import pwd
 
     assert SSHD
     with folder(None) as path:
         key = write_keys(path)
-        write_facts(path, **{"job_user": JOB_USER, **facts})
+        write_facts(path, **{"job_user": job_user(), **facts})
         port = free_port()
         (path / "sshd_config").write_text(sshd_config(path, port, path / "machine.json"))
         if os.geteuid() == 0:
@@ -286,7 +292,7 @@ def asyncssh_server(**facts: Any) -> Iterator[Server]:
         key = write_keys(path)
         for name, source in (("host_key", "host"), ("authorized_keys", "client.pub")):
             shutil.copy(path / source, path / "etc" / name)
-        write_facts(path, **{"job_user": JOB_USER, **facts})
+        write_facts(path, **{"job_user": job_user(), **facts})
         port = free_port()
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
         machine = {

@@ -72,7 +72,7 @@ def test_what_a_job_left_is_removed_whenever_the_agent_is_told_to_end(tmp_path: 
         frames.encode_json(frames.REQUEST, run),
     ]
     with servers.folder(None) as folder:
-        servers.write_facts(folder, levels=["limits"], job_user=servers.JOB_USER)
+        servers.write_facts(folder, levels=["limits"], job_user=servers.job_user())
         for line in itertools.count(1):
             lines_left = _serve(folder, line, talk)
             assert not list((folder / "work" / "job").iterdir()), f"told to end at line {line}"

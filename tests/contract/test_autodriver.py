@@ -25,7 +25,7 @@ class Tango:
         self.folder = folder
         self.program = folder / "autodriver"
         self.program.write_bytes(bundle.autodriver())
-        servers.write_facts(folder, job_user=servers.JOB_USER)
+        servers.write_facts(folder, job_user=servers.job_user())
 
     def call(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         argv = [sys.executable, "-I", "-S", str(self.program), *words]

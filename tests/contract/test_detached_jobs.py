@@ -77,7 +77,7 @@ def run_request(live: bool = False) -> bytes:
 @pytest.fixture
 def here() -> Iterator[Here]:
     with servers.folder(None) as folder:
-        servers.write_facts(folder, job_user=servers.JOB_USER)
+        servers.write_facts(folder, job_user=servers.job_user())
         yield Here(folder)
         deadline = time.monotonic() + 10
         while keepers := list((folder / "work" / "agent").glob("job-*")):
