@@ -23,7 +23,6 @@ from tango_cloud.core.ledger import Ledger
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = CHECKOUT / "examples"
-_LONG = 120.0
 
 
 @dataclass
@@ -33,19 +32,17 @@ class Deployment:
     folder: Path
     environment: dict[str, str]
     marks: list[str] = field(default_factory=list)
+    patience: float = 120.0
+    """How many seconds a command may take."""
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "tango_cloud", *arguments]
 
-    def run(
-        self, *arguments: str, seconds: float = _LONG, **more: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """`tango-cloud ARGUMENTS` to its end; `more` is added to its environment."""
-        return self.execute(self.command(*arguments), seconds, **more)
+        return self.execute(self.command(*arguments), **more)
 
-    def execute(
-        self, argv: list[str], seconds: float = _LONG, **more: str
-    ) -> subprocess.CompletedProcess[str]:
+    def execute(self, argv: list[str], **more: str) -> subprocess.CompletedProcess[str]:
         """Any command of this deployment's to its end; `more` is added to its environment."""
         return subprocess.run(
             argv,
@@ -53,7 +50,7 @@ class Deployment:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=self.patience,
             check=False,
         )
 

@@ -55,6 +55,3 @@ class Emulation(Running):
             Name=name, Architecture=architecture, RootDeviceName="/dev/sda1"
         )
         return str(made["ImageId"])
-
-    def order(self, fault: Fault) -> None:
-        self.control("POST", "faults", fault.as_json())

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import psutil
 
@@ -39,6 +39,10 @@ def why_not(*, loopback: bool = False) -> str:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     return f"an emulation needs {', '.join(missing)}" if missing else ""
+
+
+class AnyFault(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(kw_only=True)
@@ -112,6 +116,9 @@ class Running:
             return address, 22, "tango"
         where = json.loads((self.folder / "reach.json").read_text())[address]
         return where["address"], where["port"], where["username"]
+
+    def order(self, fault: AnyFault) -> None:
+        self.control("POST", "faults", fault.as_json())
 
     def clear(self) -> None:
         """Forget all faults. Hosts that already suffer from one go on to."""

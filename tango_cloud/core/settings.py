@@ -59,7 +59,7 @@ class Settings(Section):
     """The deployment's name: it owns everything it tags. Tango's `PREFIX`."""
     provider: Providers = ("local",)
     """Where machines are made: `aws`, or several, `aws, gcp, local`, the cheapest offer first."""
-    prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field({})
+    prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
     """US dollars an hour by `provider/type` or `provider/type/market`, where a cloud tells none."""
     state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path(_APP))
     """Folder of the ledger, the keys and Terraform's states (made with mode 0700)."""

@@ -62,7 +62,7 @@ class Killing:
         self, own: Scene, waiting: queue.SimpleQueue[str], later: set[str]
     ) -> Sequence[Outcome]:
         """Until no death is waiting. Those of a first life are died in a scene of their own."""
-        outcomes = []
+        outcomes: list[Outcome] = []
         while True:
             try:
                 point = waiting.get_nowait()

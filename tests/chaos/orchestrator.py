@@ -7,7 +7,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +131,7 @@ def _received(orders: Connection) -> Order | None:
 
 def _take(place: Place, vmms: TangoCloud, rig: Rig, order: Order) -> None:
     names, number = order
-    each = {
+    each: dict[str, Callable[[], object]] = {
         **steps(vmms, number, [], place.folder / f"{number}.out", PATIENCE),
         "reconcile": lambda: _reconcile(rig),
     }

@@ -57,9 +57,6 @@ class ComputeEmulation(Running):
         root = Path(__file__).parents[2]
         return cls.run(folder, "tests.compute", options, [root], loopback=loopback)
 
-    def order(self, fault: Fault) -> None:
-        self.control("POST", "faults", fault.as_json())
-
     def malformed(self) -> list[str]:
         """Answers of our own that the discovery document does not allow. `stop` fails with one."""
         found: list[str] = self.control("GET", "malformed")

@@ -20,6 +20,7 @@ from tango_cloud.core.settings import load
 from tango_cloud.providers.protocol import Provider, Strays
 from tango_cloud.wiring import build_provider
 
+from ..chaos.invariants import AT_ONCE
 from ..deployment import Deployment
 from ..waiting import wait_until
 
@@ -193,11 +194,7 @@ class NeighboursContract:
         self, account: Account, neighbours: Neighbours
     ) -> None:
         orphan, strays = account.make(ours(1, _HOUR)), set(account.strays())
-        at_once = {
-            "TANGO_CLOUD_RECONCILE__MINIMUM_AGE_SECONDS": "0",
-            "TANGO_CLOUD_RECONCILE__RECHECK_SECONDS": "0",
-        }
-        done = account.deployment.run("reconcile", "--json", **at_once)
+        done = account.deployment.run("reconcile", "--json", **AT_ONCE)
         assert done.returncode == 0, done.stderr
         found = {row["subject"]: row["action"] for row in json.loads(done.stdout)}
         assert found == {

@@ -74,12 +74,12 @@ def test_no_capacity_in_one_zone_goes_to_the_next_and_neighbours_stay(aws: AwsDe
 @pytest.mark.slow
 def test_no_capacity_anywhere_fails_and_says_so(aws: AwsDeployment) -> None:
     aws.emulation.order(Fault("error", code="InsufficientInstanceCapacity"))
-    one = {
-        "TANGO_CLOUD_AWS__INSTANCE_TYPES": '["t3.small"]',
-        "TANGO_CLOUD_AWS__MARKETS": '["spot"]',
-        "TANGO_CLOUD_AWS__ZONES": '["us-east-1a"]',
-    }
-    status, (result,), _ = run(aws, **one)
+    status, (result,), _ = run(
+        aws,
+        TANGO_CLOUD_AWS__INSTANCE_TYPES='["t3.small"]',
+        TANGO_CLOUD_AWS__MARKETS='["spot"]',
+        TANGO_CLOUD_AWS__ZONES='["us-east-1a"]',
+    )
     assert status == 3
     assert "InsufficientInstanceCapacity" in result["detail"]
 

@@ -140,7 +140,7 @@ def test_the_firewall_lets_nobody_in_but_who_was_named(cloud: GcpCloud) -> None:
 
 @pytest.mark.parametrize("place", [{"zone": "us-central1-b"}, {"region": "us-east1"}])
 def test_a_scope_that_could_not_be_reached_is_a_failure_and_no_absence(
-    cloud: GcpCloud, place: dict[str, str]
+    cloud: GcpCloud, place: dict[str, Any]
 ) -> None:
     cloud.emulation.order(Fault("unreachable", "instances.aggregatedList", **place))
     with pytest.raises(ProviderUnavailable):

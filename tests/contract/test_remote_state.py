@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,7 +73,7 @@ def host(binary: Binary, tmp_path: Path, store: Store) -> Host:
     def make(
         deployment: str = "prod",
         place: str = f"s3://{store.bucket}/team/states",
-        environment: Mapping[str, str] = store.environment,
+        environment: dict[str, str] = store.environment,
     ) -> Workspace:
         settings = Settings(prefix=deployment, terraform=TerraformSettings(remote_state=place))
         base = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}

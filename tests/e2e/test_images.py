@@ -46,7 +46,7 @@ def command(name: str, *argv: str) -> dict[str, Any]:
 
 
 def succeed(deployment: Deployment, *arguments: str) -> Any:
-    done = deployment.run(*arguments, "--json", seconds=SECONDS)
+    done = deployment.run(*arguments, "--json")
     assert done.returncode == 0, (arguments, done.stdout, done.stderr)
     return json.loads(done.stdout)
 
@@ -65,6 +65,7 @@ def output_of(deployment: Deployment, job: str, *more: str) -> str:
 def isolated(deployment: Deployment) -> Deployment:
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
+    deployment.patience = SECONDS
     deployment.environment |= {
         "TANGO_CLOUD_LOCAL__ISOLATE": "yes",
         "HOME": str(deployment.folder),  # Ansible writes there
@@ -84,7 +85,7 @@ def test_a_job_finds_what_the_playbook_made_and_old_images_go(isolated: Deployme
 
     write(isolated, greet("good evening"), command("Stumble", "false"))
     playbook = str(isolated.folder / "course" / "course.yml")
-    failed = isolated.run("prepare", IMAGE, "--playbook", playbook, seconds=SECONDS)
+    failed = isolated.run("prepare", IMAGE, "--playbook", playbook)
     assert failed.returncode == 3
     assert "'Stumble'" in failed.stderr
     (image,) = succeed(isolated, "images")
@@ -132,6 +133,7 @@ def see_an_image_made_and_used(
 ) -> None:
     """Whether the files of a machine are in its image is the cloud's matter: the emulated ones keep
     no disks."""
+    cloud.patience = SECONDS
     cloud.environment["HOME"] = str(cloud.folder)
     folder = {"name": "Have a folder", "ansible.builtin.file": {"path": "/course", "mode": "0755"}}
     folder["ansible.builtin.file"] |= {"state": "directory"}  # type: ignore[operator]

@@ -6,20 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..chaos.invariants import reconcile as reconcile_at_once
 from ..deployment import Deployment
 from ..waiting import wait_until
 
 OK = "all:\n\ttrue\n"
-AT_ONCE = {
-    "TANGO_CLOUD_RECONCILE__MINIMUM_AGE_SECONDS": "0",
-    "TANGO_CLOUD_RECONCILE__RECHECK_SECONDS": "0",
-}
 
 
 def reconcile(
-    deployment: Deployment, *options: str, status: int = 0, **more: str
+    deployment: Deployment, *options: str, status: int = 0
 ) -> Sequence[Mapping[str, Any]]:
-    done = deployment.run("reconcile", "--json", *options, **more)
+    done = deployment.run("reconcile", "--json", *options)
     assert done.returncode == status, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
@@ -59,11 +56,11 @@ def test_a_wave_whose_owner_was_killed_is_finished(deployment: Deployment) -> No
     process.kill()
     process.communicate()
     # Its Terraform, if it was started, ends by itself, and a pass waits for it.
-    wait_until(lambda: not {"abandoned"} & kinds(reconcile(deployment, **AT_ONCE)), seconds=30)
+    wait_until(lambda: not {"abandoned"} & kinds(reconcile_at_once(deployment)), seconds=30)
     for row in listed(deployment):
         assert row["state"] != "orphan", "what was made is on the books"
     assert deployment.run("destroy", "--all").returncode == 0
-    reconcile(deployment, **AT_ONCE)
+    reconcile_at_once(deployment)
 
 
 def test_a_lost_ledger_is_made_again_and_its_machines_are_used(deployment: Deployment) -> None:
@@ -100,5 +97,5 @@ def test_with_everything_lost_nothing_stays(deployment: Deployment) -> None:
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
-    assert kinds(reconcile(deployment, **AT_ONCE)) == {"orphan"}
+    assert kinds(reconcile_at_once(deployment)) == {"orphan"}
     assert listed(deployment) == []

@@ -64,6 +64,7 @@ def build_rig(
     others: Sequence[FakeCloud] = (),
 ) -> Rig:
     sites = Sites({one.name: Site(one, Inventory(one, deployment)) for one in (cloud, *others)})
+    rig: Rig
     offers, stacks = Offers(sites, {}), cast(Stacks, FakeStacks(cloud, *others))
     signals = Signals()
     transports = {"ssh": transport, "ansible": FakeTransport()}
@@ -75,6 +76,10 @@ def build_rig(
     )
     fleet = Fleet(deployment, ledger, sites, offers, connections, host_keys, committer, signals)
     mending = Mending(ledger, sites, stacks, waves, committer, fleet, host_keys, 10.0)
+
+    def sleep(_seconds: float) -> None:
+        cloud.between_looks()
+
     reconciler = Reconciler(
         deployment,
         ledger,
@@ -86,7 +91,7 @@ def build_rig(
         minimum_age=MINIMUM_AGE,
         recheck=1.0,
         clock=lambda: time.time() + rig.ahead,
-        sleep=lambda _seconds: cloud.between_looks(),
+        sleep=sleep,
     )
     rig = Rig(
         fleet,

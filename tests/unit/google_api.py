@@ -52,7 +52,7 @@ class Google:
         assert url.hostname == "127.0.0.1", "nobody else is ever talked to"
         path = url.path.removeprefix("/compute/v1/projects/").removeprefix(f"{PROJECT}/")
         query = {key: found[0] for key, found in parse_qs(url.query).items()}
-        body = json.loads(sent.body) if sent.body else None
+        body = json.loads(sent.body) if isinstance(sent.body, bytes | str) else None
         self.asked.append(Request(str(sent.method), path, query, body))
         queue = self._answers.get((str(sent.method), path), [])
         given = (queue.pop(0) if len(queue) > 1 else queue[0]) if queue else _absent(path)

@@ -180,7 +180,7 @@ def test_messages_are_short_and_end_with_what_to_do() -> None:
         ),
         (boto.ReadTimeoutError(endpoint_url="x"), ProviderUnavailable, ""),
         (boto.ConnectionClosedError(endpoint_url="x"), ProviderUnavailable, ""),
-        (boto.SSLError(endpoint_url="x", error="bad"), ProviderUnavailable, "bad"),
+        (boto.SSLError(endpoint_url="x", error=OSError("bad")), ProviderUnavailable, "bad"),
         # A proxy's page in HTML, say.
         (ResponseParserError("invalid XML received"), ProviderUnavailable, "invalid XML"),
     ],

@@ -267,7 +267,7 @@ def test_every_chunk_is_tried(provider: AwsProvider, stub: Stubber) -> None:
 
 
 def test_an_order_of_machines(provider: AwsProvider, stub: Stubber) -> None:
-    image = {"ImageId": "ami-0a", "RootDeviceName": "r", "Architecture": "x86_64"}
+    image: dict[str, Any] = {"ImageId": "ami-0a", "RootDeviceName": "r", "Architecture": "x86_64"}
     image |= {"BlockDeviceMappings": [{"DeviceName": "r", "Ebs": {"VolumeSize": 10}}]}
     stub.add_response("describe_images", {"Images": [image]})
     key = MachineKey("prod", 1001, "course/ü")

@@ -75,14 +75,17 @@ STOCK_OUT = (
 QUOTA = "Quota 'CPUS' exceeded.  Limit: 24.0 in region us-central1."
 
 
-def http_error(status: int, reason: str, message: str = "no", newer: str = "") -> Exception:
+def http_error(
+    status: int, reason: str, message: str = "no", newer: str = ""
+) -> api.GoogleAPICallError:
     info = {"reason": newer, "domain": "googleapis.com", "metadata": {}} if newer else None
-    return api.from_http_status(
+    error: api.GoogleAPICallError = api.from_http_status(
         status,
         f"POST https://compute.googleapis.com/compute/v1/projects/p: {message}",
         errors=[{"message": message, "domain": "global", "reason": reason}],
         error_info=info,
     )
+    return error
 
 
 def operation(status: int, code: str, message: str = "no") -> compute_v1.Operation:

@@ -71,7 +71,9 @@ def test_patience_grows_with_what_is_at_work_up_to_the_limit() -> None:
 def test_who_comes_alone_is_served_at_once(queue: Queue) -> None:
     queue.ask(1)
     queue.threads.sleep(1.0)
-    assert queue.groups == [(pytest.approx(WINDOW.quiet), [1])]
+    ((at, group),) = queue.groups
+    assert at == pytest.approx(WINDOW.quiet)
+    assert group == [1]
 
 
 def test_a_burst_is_one_group(queue: Queue) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tango_cloud.cli.main import app
 from tango_cloud.core.errors import AuthenticationError, ProviderUnavailable, TangoCloudError

@@ -92,9 +92,20 @@ def test_a_wave_that_ends_while_its_last_machine_is_removed_is_discarded(
     wait_until(lambda: machine.wave in rig.cloud.discarded)
 
 
+def hold_applies(rig: Rig) -> tuple[threading.Event, threading.Event]:
+    """Set once an apply has begun; to be set for it to go on."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    rig.cloud.before_apply = hold
+    return begun, go_on
+
+
 def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
-    applying, create = threading.Event(), threading.Event()
-    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
+    applying, create = hold_applies(rig)
     try:
         machine = request(rig)
         assert applying.wait(10)
@@ -109,8 +120,7 @@ def test_a_machine_that_may_yet_come_up_is_not_called_gone(rig: Rig) -> None:
 def test_a_machine_claimed_by_a_wave_just_before_it_is_destroyed_is_not_called_gone(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    applying, create = threading.Event(), threading.Event()
-    rig.cloud.before_apply = lambda: (applying.set(), create.wait(10))
+    applying, create = hold_applies(rig)
     intent = book(rig, KEY)
     live = rig.ledger.machines.live
 

@@ -123,7 +123,7 @@ def test_every_page_of_google_is_read_and_only_what_is_ours_and_detached_counts(
     asked = [request.query for request in google.asked]
     assert [query.get("pageToken") for query in asked] == [None, "1"]
     assert {query["filter"] for query in asked} == {'labels.tango-deployment="prod"'}
-    hole = {"unreachables": [f"projects/{PROJECT}/zones/us-central1-c"]}
+    hole: dict[str, Any] = {"unreachables": [f"projects/{PROJECT}/zones/us-central1-c"]}
     google.answer("aggregated/disks", page(disk("a"), **hole))
     with pytest.raises(ProviderUnavailable, match="us-central1-c"):
         gcp_strays.find(google_clients(), "prod")

@@ -7,6 +7,7 @@ import logging
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,10 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
     ProvisioningError,
 )
+from tango_cloud.core.model import MachineKey
 from tango_cloud.transports.protocol import RunLimits, RunOutcome
 from tango_cloud.vmms import TangoCloud, adapter
+from tango_cloud.vmms.translation import input_files, shape_of
 
 from .conftest import Rig, build_rig, deployment_of
 from .fakes import OUTCOME, FakeSession
@@ -30,7 +33,9 @@ class TangoMachine:
     def __init__(self, number: int = 1000, name: str = "fake", **more: object) -> None:
         self.id, self.name, self.image = number, name, "fake.img"
         self.vmms, self.network, self.cores, self.memory, self.disk = "ec2", None, None, None, None
-        self.domain_name = self.instance_id = self.ec2_id = None
+        self.domain_name: Any = None
+        self.instance_id: Any = None
+        self.ec2_id: Any = None
         self.__dict__.update(more)
 
 
@@ -261,8 +266,6 @@ def test_nonsensical_input_files_are_refused(vmms: TangoCloud, files: list[objec
 
 
 def test_without_a_destination_the_file_keeps_its_name(tmp_path: Path) -> None:
-    from tango_cloud.vmms.translation import input_files
-
     assert input_files([_input(tmp_path, None)])[0].destination == "input"
 
 
@@ -297,10 +300,8 @@ def test_reset_tango_finds_and_destroys_exactly_its_own(
     _ready(vmms, TangoMachine(1000))
     _ready(vmms, TangoMachine(1001, name="with-dash_and.dot"))
     neighbour = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path, deployment="prod-2")
-    key = adapter.MachineKey("prod-2", 1000, "fake")
-    neighbour.fleet.request(
-        key, adapter.shape_of(TangoMachine(), vmms._settings.machine, "MiB"), 60
-    )
+    key = MachineKey("prod-2", 1000, "fake")
+    neighbour.fleet.request(key, shape_of(TangoMachine(), vmms._settings.machine, "MiB"), 60)
     neighbour.fleet.wait(key, 10)
     found = vmms.getVMs()
     assert [vm.name for vm in found] == ["prod-1000-fake", "prod-1001-with-dash_and.dot"]
@@ -317,9 +318,9 @@ def test_listed_before_they_exist(vmms: TangoCloud, rig: Rig) -> None:
     """A machine on its way must not survive resetTango: it is listed from the moment it is asked
     for."""
     rig.ledger.machines.request(
-        adapter.MachineKey("prod", 1, "fake"),
+        MachineKey("prod", 1, "fake"),
         "fake",
-        adapter.shape_of(TangoMachine(), vmms._settings.machine, "MiB"),
+        shape_of(TangoMachine(), vmms._settings.machine, "MiB"),
         60,
     )
     assert [vm.id for vm in vmms.getVMs()] == [1]
@@ -328,9 +329,9 @@ def test_listed_before_they_exist(vmms: TangoCloud, rig: Rig) -> None:
 def test_memory_is_read_in_the_unit_of_the_settings(vmms: TangoCloud) -> None:
     defaults = vmms._settings.machine
     vm = TangoMachine(memory=2_000_000, cores="4")
-    assert adapter.shape_of(vm, defaults, "KiB").memory_mib == 1954
-    assert adapter.shape_of(vm, defaults, "MiB").memory_mib == 2_000_000
-    assert adapter.shape_of(vm, defaults, "MiB").cores == 4
+    assert shape_of(vm, defaults, "KiB").memory_mib == 1954
+    assert shape_of(vm, defaults, "MiB").memory_mib == 2_000_000
+    assert shape_of(vm, defaults, "MiB").cores == 4
 
 
 def test_names_and_images(vmms: TangoCloud) -> None:

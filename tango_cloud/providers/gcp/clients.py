@@ -162,7 +162,7 @@ class Clients:
         with self._lock:
             if self._found is None:
                 if endpoint.emulated() is not None:
-                    self._found = AnonymousCredentials(), None  # type: ignore[no-untyped-call]
+                    self._found = AnonymousCredentials(), None
                 else:
                     with asking():
                         self._found = google.auth.default(scopes=_SCOPES)

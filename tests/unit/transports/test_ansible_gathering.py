@@ -41,7 +41,7 @@ class Playing:
         self.gathering = Gathering(self._run)
         self.pool = ThreadPoolExecutor()
 
-    def _run(self, *parts: Any) -> None:
+    def _run(self, *parts: Any, **_: Any) -> None:
         run = Run(*parts)
         self.runs.put(run)
         run.ended.result(LONG)
