@@ -49,7 +49,7 @@ test-slow: ## Run the tests that `make test` leaves out
 virtual-machine: ## Make what the tests on a whole machine with systemd boot (root, minutes); `make test-slow` runs them
 	@sh tests/virtual_machine/install.sh .virtual-machine
 
-hostile: $(BIN)/.dev virtual-machine ## Let hostile jobs loose at every level; writes docs/hostile-jobs.md (half an hour)
+hostile: $(BIN)/.dev virtual-machine ## Let hostile jobs loose at every level; writes docs/hostile-jobs.md (ten minutes)
 	@sh tests/install-servers.sh
 	$(BIN)/pytest -m "slow or not slow" --junitxml=output/hostile.xml tests/contract/test_hostile_jobs.py $(ARGS)
 	$(BIN)/python -m tests.hostile_table output/hostile.xml docs/hostile-jobs.md
