@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.simulation.virtual import VirtualThreads
@@ -197,14 +197,24 @@ class ModelledWaves:
     def remove(self, wave: str, provider: str, machines: Sequence[Machine]) -> set[str]:
         raise NotImplementedError
 
-    def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:
+    def present(self, wave: Wave) -> Collection[str]:
+        raise NotImplementedError
+
+    def settle_orphaned(self, wave: Wave, present: Collection[str]) -> Sequence[Machine]:
         raise NotImplementedError
 
     def terraform_runs(self, _wave: Wave) -> bool:
         return False
 
-    def cancel(self) -> None:
-        """Nothing to interrupt."""
+    @property
+    def providers(self) -> Collection[str]:
+        return [self._model.name]
+
+    def halt(self) -> None:
+        """Nobody interrupts."""
+
+    def resume(self) -> None:
+        """Nobody interrupts."""
 
 
 class OneCallWaves(ModelledWaves):

@@ -79,7 +79,10 @@ def simulate(plan: Plan) -> Served:
             key = MachineKey(_DEPLOYMENT, number, "local")
             ledger.machines.request(key, plan.model.name, _SHAPE, _LIFETIME)
             committer.kick_creation()
-        while ledger.intents.next_due(_DEPLOYMENT, {}) is not None or waves.account.applying:
+        while (
+            ledger.intents.next_due(_DEPLOYMENT, waves.providers, {}) is not None
+            or waves.account.applying
+        ):
             threads.sleep(_LOOK_SECONDS)
         committer.close()
         ledger.close()

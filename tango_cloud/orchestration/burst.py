@@ -81,6 +81,8 @@ class Burst:
         self._stop = threading.Event()
         self._jobs: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
         self._results: dict[int, JobResult] = {}
+        self._coming: set[MachineKey] = set()
+        """Asked for, and never ready yet."""
         self._running: dict[MachineKey, Session] = {}
         self._lock = threading.Lock()
         self._last_error = "no machine could be had"
@@ -97,7 +99,10 @@ class Burst:
         self._asked = utc_now()
         for numbered in enumerate(jobs):
             self._jobs.put(numbered)
-        undisturbed(lambda: self._work(min(machines, len(jobs))), self.cancel)
+        try:
+            undisturbed(lambda: self._work(min(machines, len(jobs))), self.cancel)
+        finally:
+            self._fleet.resume()
         return [self._results.get(n) or self._unrun(job) for n, job in enumerate(jobs)]
 
     def _work(self, machines: int) -> None:
@@ -121,15 +126,17 @@ class Burst:
     def cancel(self) -> None:
         """Stop what runs and start nothing more. `run` then returns once the machines are gone."""
         self._stop.set()
-        self._fleet.cancel()
         with self._lock:
-            running = list(self._running.values())
+            coming, running = list(self._coming), list(self._running.values())
+        self._fleet.halt(coming)
         for session in running:
             session.close()  # the machine then stops the job
 
     def _request(self) -> MachineKey:
         plan = self._plan
         key = self._fleet.request_next(plan.shape, plan.lifetime, keep=plan.keep).key
+        with self._lock:
+            self._coming.add(key)
         self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
         return key
 
@@ -145,7 +152,7 @@ class Burst:
                     break
         finally:
             try:
-                if not self._plan.keep:
+                if not self._plan.keep or (self._stop.is_set() and key in self._coming):
                     self._fleet.destroy_and_wait(key, self._plan.gone_seconds)
                     self._tell(Happening(Step.MACHINE_GONE, key.instance_name))
             except TangoCloudError as error:
@@ -157,6 +164,8 @@ class Burst:
         for _ in range(_TRIES):
             try:
                 machine = self._fleet.wait(key, self._plan.ready_seconds, self._stop)
+                with self._lock:
+                    self._coming.discard(key)
                 self._tell(Happening(Step.MACHINE_READY, key.instance_name))
                 session = self._fleet.lease(key, job.transport)
             except TangoCloudError as no_machine:

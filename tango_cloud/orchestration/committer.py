@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tango_cloud.core.errors import TangoCloudError
+from tango_cloud.core.errors import ProviderUnavailable, TangoCloudError
 from tango_cloud.core.ledger import Ledger, new_uid
 from tango_cloud.core.lifecycle import State
 from tango_cloud.core.model import Machine, Rate, WaveState
@@ -71,6 +71,7 @@ class Committer:
         self._owner = new_uid()
         self._threads = threads
         self._closing = threads.event()
+        self._halted = False
         self._heart: Thread | None = None
         self._lock = threading.Lock()
         self._to_remove: dict[str, _Removal] = {}
@@ -81,7 +82,7 @@ class Committer:
         self._looked: dict[str, float] = {}
         self._creation = GroupCommit(
             "create",
-            pending=lambda: sum(ledger.intents.waiting(deployment).values()),
+            pending=lambda: sum(self._waiting().values()),
             claim=self._claim_creations,
             next_due=self._next_due,
             window=window,
@@ -140,8 +141,11 @@ class Committer:
         return True
 
     def _look_after(self, wave: str) -> None:
-        if self.finish(wave):
-            self._creation.kick()
+        try:
+            if self.finish(wave):
+                self._creation.kick()
+        except ProviderUnavailable as error:
+            log.warning("wave %s: it cannot be finished now: %s", wave, error)
 
     def finish(self, wave_name: str) -> bool:
         """If the wave's owner died, and its Terraform too: finish the wave in its place. Whether
@@ -158,17 +162,26 @@ class Committer:
         others = wave.owner != self._owner and self._ledger.owners.alive(wave.owner)
         if others or self._waves.terraform_runs(wave):
             return False
+        present = self._waves.present(wave)
         self.enrol()
         if not self._ledger.waves.take_over(wave, self._owner):
             return False
         log.warning("wave %s: whoever applied it died; finishing it", wave.wave)
-        for machine in self._waves.settle_orphaned(wave):
+        for machine in self._waves.settle_orphaned(wave, present):
             self.remove(machine)
         return True
 
-    def cancel(self) -> None:
-        """Interrupt every apply: Terraform saves its state and stops."""
-        self._waves.cancel()
+    def halt(self) -> None:
+        """Create nothing until `resume`: applies are interrupted (Terraform saves its state and
+        stops), and what they have not made is asked for anew. Removals go on."""
+        self._halted = True
+        self._waves.halt()
+
+    def resume(self) -> None:
+        if self._halted:
+            self._halted = False
+            self._waves.resume()
+            self._creation.kick()
 
     def close(self) -> None:
         """Finish what was begun; intents that nobody has claimed stay on the books."""
@@ -179,27 +192,41 @@ class Committer:
             self._heart.join()
             self._ledger.owners.leave(self._owner)
 
+    def _waiting(self) -> Mapping[str, int]:
+        """The intents that this process can do something about, by provider."""
+        if self._halted:
+            return {}
+        return self._ledger.intents.waiting(self._deployment, self._waves.providers)
+
     def _claim_creations(self) -> Sequence[Work]:
         self.enrol()
         works: list[Work] = []
-        for provider in sorted(self._ledger.intents.waiting(self._deployment)):
+        for provider in sorted(self._waiting()):
             wave = new_uid()
             # Before it is on the books: a waiter that sees it there must know that it is ours.
             self._own_waves.add(wave)
-            claimed = self._ledger.intents.claim(
-                self._deployment,
-                provider,
-                wave,
-                self._owner,
-                rate=self._rates.get(provider),
-                most=self._machines,
-            )
+            claimed: Sequence[Machine] = ()
+            try:
+                claimed = self._ledger.intents.claim(
+                    self._deployment,
+                    provider,
+                    wave,
+                    self._owner,
+                    rate=self._rates.get(provider),
+                    most=self._machines,
+                )
+            except TangoCloudError as error:
+                if not works:
+                    raise
+                log.warning("%s: nothing could be claimed: %s", provider, error)
+                self._creation.kick()
+            finally:
+                if not claimed:
+                    self._own_waves.discard(wave)
             if claimed:
                 works.append(self._creating(wave, provider))
-                if len(claimed) == self._machines:
-                    self._creation.kick()  # more may wait
-            else:
-                self._own_waves.discard(wave)
+            if len(claimed) == self._machines:
+                self._creation.kick()  # more may wait
         return works
 
     def _creating(self, wave: str, provider: str) -> Work:
@@ -289,7 +316,9 @@ class Committer:
         return max(0.0, min(due) - self._threads.now()) if due else None
 
     def _next_due(self) -> float | None:
-        due = self._ledger.intents.next_due(self._deployment, self._rates)
+        if self._halted:
+            return None
+        due = self._ledger.intents.next_due(self._deployment, self._waves.providers, self._rates)
         return None if due is None else max(0.0, due - self._clock())
 
     def enrol(self) -> str:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -367,9 +367,17 @@ class Fleet:
 
     # Ending
 
-    def cancel(self) -> None:
-        """Interrupt what is being created; machines already made stay on the books."""
-        self._committer.cancel()
+    def halt(self, unwanted: Iterable[MachineKey] = ()) -> None:
+        """Create nothing until `resume`, and interrupt what is being created: whoever else waits
+        for it waits on. The `unwanted` are to go, and are nobody else's to make meanwhile."""
+        for key in unwanted:
+            with contextlib.suppress(ProviderUnavailable, AuthenticationError):
+                self.destroy(key)
+        self._committer.halt()
+
+    def resume(self) -> None:
+        """Create again. Idempotent."""
+        self._committer.resume()
 
     def close(self) -> None:
         """Finish what was begun, and close every connection. Machines stay."""

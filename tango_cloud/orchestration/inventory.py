@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tango_cloud.core import tags
+from tango_cloud.core.errors import AuthenticationError, ProviderUnavailable
 from tango_cloud.core.model import Instance, InstanceStatus, MachineKey
 from tango_cloud.providers.protocol import Provider
 
@@ -23,6 +24,7 @@ class Inventory:
         self._lock = threading.Lock()
         self._begun = float("-inf")
         self._listing: tuple[Instance, ...] = ()
+        self._failure: ProviderUnavailable | AuthenticationError | None = None
 
     def recent(self) -> Sequence[Instance]:
         """A listing not older than the provider's poll interval.
@@ -36,17 +38,24 @@ class Inventory:
         return self._newer_than(self._clock())
 
     def _newer_than(self, moment: float) -> Sequence[Instance]:
-        # Who waits for the lock meanwhile shares the next listing: it begins after all of them.
+        # Who waits for the lock meanwhile shares the next answer: it is asked for after all of them
+        # came. A failure too: a cloud that does not answer would be asked by one after another.
         with self._lock:
             if self._begun < moment:
                 begun = self._clock()
-                self._listing = tuple(
-                    instance
-                    for instance in self._provider.instances(self._deployment)
-                    if instance.status is not InstanceStatus.GONE
-                )
+                self._failure = self._ask()
                 self._begun = begun
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
             return self._listing
+
+    def _ask(self) -> ProviderUnavailable | AuthenticationError | None:
+        try:
+            found = self._provider.instances(self._deployment)
+        except (ProviderUnavailable, AuthenticationError) as error:
+            return error
+        self._listing = tuple(i for i in found if i.status is not InstanceStatus.GONE)
+        return None
 
 
 def bears(instance: Instance, key: MachineKey) -> bool:

@@ -25,7 +25,7 @@ from tango_cloud.core.errors import (
     ProviderUnavailable,
     TangoCloudError,
 )
-from tango_cloud.core.model import Machine
+from tango_cloud.core.model import Machine, MachineKey
 from tango_cloud.jobs.execution import execute, utc_now
 from tango_cloud.jobs.job import Job, JobStatus, StepTimes
 from tango_cloud.orchestration.burst import MachinePlan
@@ -105,6 +105,7 @@ class ImagePreparation:
         self._clock = clock
         self._pause = pause
         self._stop = threading.Event()
+        self._machines: list[MachineKey] = []
 
     def run(self, order: Order) -> Prepared:
         """The image, made if there is none of the same recipe.
@@ -113,12 +114,15 @@ class ImagePreparation:
         machine raises; ProviderUnavailable, AuthenticationError. Interrupted, it removes what it
         made before it lets go; InterruptedTwice when it may not even do that.
         """
-        return undisturbed(lambda: self._run(order), self.cancel)
+        try:
+            return undisturbed(lambda: self._run(order), self.cancel)
+        finally:
+            self._fleet.resume()
 
     def cancel(self) -> None:
         """Stop what goes on. `run` then ends once the machine and the image are gone."""
         self._stop.set()
-        self._fleet.cancel()
+        self._fleet.halt(self._machines)
 
     def _run(self, order: Order) -> Prepared:
         provider, baker = self._images.baker()
@@ -160,6 +164,7 @@ class ImagePreparation:
         plan = self._plan
         self._tell(f"a machine of {image}")
         key = self._fleet.request_next(replace(plan.shape, image=image), plan.lifetime).key
+        self._machines.append(key)
 
         def remove() -> None:
             self._tell(f"removing {key}")

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,8 @@ from tango_cloud.terraform.events import Diagnostic, Event, ResourceDone
 from tango_cloud.terraform.runner import Controls, Terraform, failed
 from tango_cloud.terraform.workspace import INPUTS, Workspace, Workspaces, write_inputs
 
+log = logging.getLogger(__name__)
+
 _OUTPUT = "envelope.json"
 _WAVE = re.compile(r"[0-9a-f]{12}")
 
@@ -45,12 +49,13 @@ _WAVE = re.compile(r"[0-9a-f]{12}")
 @dataclass(frozen=True, slots=True)
 class WaveReport:
     """What one apply did: the uids it created, what failed one by one, and as a whole;
-    `instance_ids` by uid, of an apply in which nothing failed."""
+    `instance_ids`, as far as they are known, by uid. `interrupted`: it was ended by us."""
 
     created: frozenset[str]
     errors: Mapping[str, TangoCloudError] = field(default_factory=dict)
     failure: TangoCloudError | None = None
     instance_ids: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
 
 class Stacks:
@@ -63,11 +68,12 @@ class Stacks:
         self._settings = settings
         self._folder = folder
         self._sites = sites
-        self._cancel = threading.Event()
+        self._halted = False
         self._unwanted: dict[str, threading.Event] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._made: Workspaces | None = None
         self._envelopes: dict[str, object] = {}
+        self._envelope_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def apply(
         self,
@@ -84,18 +90,42 @@ class Stacks:
         TerraformError when not even the envelope could be applied, OSError when the wave's files
         could not be written.
         """
+        with self._lock:
+            unwanted = self._unwanted[wave] = threading.Event()
+            if self._halted:
+                unwanted.set()
+        try:
+            return self._apply(provider, wave, requests, on_created, on_start, unwanted)
+        finally:
+            with self._lock:
+                del self._unwanted[wave]
+
+    def _apply(
+        self,
+        provider: str,
+        wave: str,
+        requests: Sequence[MachineRequest],
+        on_created: Callable[[str], None],
+        on_start: Callable[[int], None],
+        unwanted: threading.Event,
+    ) -> WaveReport:
         site = self._sites[provider].provider
+        try:
+            envelope = self._envelope(site, unwanted)
+        except TerraformError:
+            if not unwanted.is_set():
+                raise
+        if unwanted.is_set():
+            return WaveReport(frozenset(), interrupted=True)
         inputs = {
             "deployment": tags.encode(self._settings.prefix),
             "wave": wave,
             "machines": site.wave_machines(requests),
-            "envelope": self._envelope(site),
+            "envelope": envelope,
         }
         account = _Account(site.machine_resource, on_created)
         failure: TerraformError | None = None
-        made: Any = {}
         workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
-        unwanted = self._unwanted[wave] = threading.Event()
         try:
             result = workspace.apply(
                 folder,
@@ -103,23 +133,36 @@ class Stacks:
                 {"user_data": {request.uid: request.user_data for request in requests}},
                 parallelism=self._settings.wave.parallelism,
                 controls=Controls(
-                    on_event=account.take,
-                    on_start=on_start,
-                    cancelled=lambda: self._cancel.is_set() or unwanted.is_set(),
+                    on_event=account.take, on_start=on_start, cancelled=unwanted.is_set
                 ),
             )
-            made = result.outputs.get("machines", {})
+            made: Any = result.outputs.get("machines", {})
+            instance_ids = {uid: str(machine["instance_id"]) for uid, machine in made.items()}
         except TerraformError as error:
             failure = error
+            instance_ids = self._ids_in_state(site, workspace, folder)
         finally:
-            del self._unwanted[wave]
             if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
                 shutil.rmtree(folder, ignore_errors=True)
-        instance_ids = {uid: machine["instance_id"] for uid, machine in made.items()}
-        report = replace(account.report(failure), instance_ids=instance_ids)
-        if failure is not None and not report.created and not unwanted.is_set():
+        interrupted = failure is not None and unwanted.is_set()
+        report = replace(
+            account.report(failure), instance_ids=instance_ids, interrupted=interrupted
+        )
+        if failure is not None and not report.created and not interrupted:
             self._doubt_envelope(site, failure)
         return report
+
+    def _ids_in_state(
+        self, provider: Provider, workspace: Workspace, folder: Path
+    ) -> dict[str, str]:
+        """The instance ids of what an apply made before it failed, which has no outputs then."""
+        try:
+            stored = workspace.ids(folder, provider.machine_resource)
+        except TerraformError as error:
+            log.warning("%s: what was made is not known by its id: %s", folder.name, error)
+            return {}
+        ids = {uid: provider.instance_id(stored_id) for uid, stored_id in stored.items()}
+        return {uid: instance_id for uid, instance_id in ids.items() if instance_id}
 
     def forget(self, provider: str, wave: str, uids: set[str]) -> None:
         """Take machines that are gone out of the wave's state. Idempotent.
@@ -162,7 +205,7 @@ class Stacks:
         """
         site = self._sites[provider].provider
         folder = self._envelope_folder(site)
-        with self._lock, FileLock(folder / "lock"):
+        with self._envelope_lock(site), FileLock(folder / "lock"):
             self._distrust_envelope(site)
             workspace = self._workspace(site, "envelope")
             if not (folder / INPUTS).exists():  # applied on another host, or never
@@ -170,9 +213,16 @@ class Stacks:
             workspace.destroy(folder, refresh=True)
             workspace.discard(folder)
 
-    def cancel(self) -> None:
-        """Interrupt every apply of this process, now and from now on. Removals go on."""
-        self._cancel.set()
+    def halt(self) -> None:
+        """Interrupt every apply of this process, now and until `resume`. Removals go on."""
+        with self._lock:
+            self._halted = True
+            for unwanted in self._unwanted.values():
+                unwanted.set()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._halted = False
 
     def interrupt(self, wave: str) -> None:
         """Interrupt the apply of one wave, if it is this process': nobody needs its end."""
@@ -188,23 +238,31 @@ class Stacks:
     def _wave_folder(self, wave: str) -> Path:
         return self._folder / "waves" / wave
 
-    def _envelope(self, provider: Provider) -> object:
-        """The envelope's output; applied first if it never was, or if its inputs have changed."""
+    def _envelope_lock(self, provider: Provider) -> threading.Lock:
+        """Of each provider's own: one that does not answer holds up none of the others."""
         with self._lock:
+            return self._envelope_locks[provider.name]
+
+    def _envelope(self, provider: Provider, unwanted: threading.Event) -> object:
+        """The envelope's output; applied first if it never was, or if its inputs have changed."""
+        with self._envelope_lock(provider):
             if provider.name not in self._envelopes:
                 folder = self._envelope_folder(provider)
                 with FileLock(folder / "lock"):
-                    self._envelopes[provider.name] = self._applied_envelope(provider, folder)
+                    applied = self._applied_envelope(provider, folder, unwanted)
+                self._envelopes[provider.name] = applied
             return self._envelopes[provider.name]
 
-    def _applied_envelope(self, provider: Provider, folder: Path) -> object:
+    def _applied_envelope(
+        self, provider: Provider, folder: Path, unwanted: threading.Event
+    ) -> object:
         inputs = dict(provider.envelope_variables(self._settings.prefix))
         output = folder / _OUTPUT
         if output.exists() and json.loads((folder / INPUTS).read_text()) == inputs:
             return json.loads(output.read_text())
         output.unlink(missing_ok=True)
         result = self._workspace(provider, "envelope").apply(
-            folder, inputs, refresh=True, controls=Controls(cancelled=self._cancel.is_set)
+            folder, inputs, refresh=True, controls=Controls(cancelled=unwanted.is_set)
         )
         envelope = result.outputs["envelope"]
         write_whole(output, json.dumps(envelope))
@@ -213,13 +271,13 @@ class Stacks:
     def _doubt_envelope(self, provider: Provider, failure: TerraformError) -> None:
         """Have the next wave apply the envelope again: somebody else may have removed it."""
         full = provider.classify(failure).next_move in (NextMove.NEXT_OFFER, NextMove.NEXT_REGION)
-        if full or self._cancel.is_set():
+        if full:
             return
-        with self._lock:
+        with self._envelope_lock(provider), FileLock(self._envelope_folder(provider) / "lock"):
             self._distrust_envelope(provider)
 
     def _distrust_envelope(self, provider: Provider) -> None:
-        """Go no more by what the last apply put out. Called with the lock held."""
+        """Go no more by what the last apply put out. Called with the locks held."""
         self._envelopes.pop(provider.name, None)
         (self._envelope_folder(provider) / _OUTPUT).unlink(missing_ok=True)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from tango_cloud.core import tags
 from tango_cloud.core.errors import (
@@ -63,17 +64,20 @@ class Waves:
         self._asked: set[str] = set()
         """The uids of those that the cloud has agreed to remove, until they are gone."""
 
+    @property
+    def providers(self) -> Collection[str]:
+        """Those of which this process can make machines."""
+        return self._sites.keys()
+
     def create(self, wave: str, provider: str) -> None:
         """Apply a wave this process has claimed. Never raises for what a machine met: each one
         ends up found by its instance, asked for anew, or failed with the reason.
         """
         report: WaveReport | None = None
         failure: TangoCloudError | None = None
+        unfit: dict[str, TangoCloudError] = {}
         try:
-            # Without those that were to be destroyed since they were claimed.
-            wanted = self._ledger.machines.of_wave(wave)
-            site = self._sites[provider].provider
-            requests = [self._request(site, wave, m) for m in wanted if m.state is State.CREATING]
+            requests = self._requests(self._sites[provider].provider, wave, unfit)
             if requests:
                 report = self._stacks.apply(
                     provider,
@@ -87,7 +91,8 @@ class Waves:
         except OSError as error:
             failure = TangoCloudError(f"the wave could not be written: {error}")
         finally:
-            self._settle(wave, provider, report, failure)
+            report = report or WaveReport(frozenset(), failure=failure)
+            self._settle(wave, provider, replace(report, errors={**report.errors, **unfit}))
 
     def remove(self, wave: str, provider: str, machines: Sequence[Machine]) -> set[str]:
         """Remove machines of one wave, and the wave itself with its last machine.
@@ -103,7 +108,7 @@ class Waves:
         # Looked up before the listing: an apply that ends in between has shown all it made.
         applying = self._is_applying(wave)
         shown, left = self._terminate(provider, uids)
-        gone = (uids & shown if applying else uids) - left
+        gone = (uids & (shown | self._asked) if applying else uids) - left
         dropped = False
         if gone and not applying:
             # Before the books say so: who waits for the last machine finds no wave any more.
@@ -123,12 +128,15 @@ class Waves:
             self._forget(wave, provider, gone)
         return uids - gone
 
-    def settle_orphaned(self, wave: Wave) -> Sequence[Machine]:
-        """Finish a wave whose owner and Terraform are dead: what the cloud shows is kept, the rest
-        is asked for anew. Returns the machines given up, whose traces are still to be removed.
-        Raises ProviderUnavailable when the cloud cannot be asked.
+    def present(self, wave: Wave) -> Collection[str]:
+        """The uids that the wave's cloud shows. Raises ProviderUnavailable or AuthenticationError
+        when it cannot be asked."""
+        return {i.uid for i in self._sites[wave.provider].inventory.fresh()}
+
+    def settle_orphaned(self, wave: Wave, present: Collection[str]) -> Sequence[Machine]:
+        """Finish a wave whose owner and Terraform are dead: what is `present` is kept, the rest is
+        asked for anew. Returns the machines given up, whose traces are still to be removed.
         """
-        present = {i.uid for i in self._sites[wave.provider].inventory.fresh()}
         missing = [
             machine
             for machine in self._ledger.machines.of_wave(wave.wave)
@@ -154,8 +162,30 @@ class Waves:
         started = wave.terraform_started  # 0: none was, or it ended before it could be looked at
         return started > 0 and process_started(wave.terraform_pid) == started
 
-    def cancel(self) -> None:
-        self._stacks.cancel()
+    def halt(self) -> None:
+        """Interrupt what is being created by this process, now and until `resume`."""
+        self._stacks.halt()
+
+    def resume(self) -> None:
+        self._stacks.resume()
+
+    def _requests(
+        self, provider: Provider, wave: str, unfit: dict[str, TangoCloudError]
+    ) -> Sequence[MachineRequest]:
+        """What to ask for, without what was to be destroyed since it was claimed. `unfit` gets what
+        cannot be asked for, as for an image that is no more, which is not the others' fault."""
+        requests = []
+        for machine in self._ledger.machines.of_wave(wave):
+            if machine.state is not State.CREATING:
+                continue
+            try:
+                request = self._request(provider, wave, machine)
+                provider.wave_machines([request])
+            except ConfigurationError as error:
+                unfit[machine.uid] = error
+            else:
+                requests.append(request)
+        return requests
 
     def _request(self, provider: Provider, wave: str, machine: Machine) -> MachineRequest:
         """The machine as the provider is asked for it; if we give it its host key, that is on the
@@ -176,16 +206,14 @@ class Waves:
             user_data=provider.user_data(Bootstrap(pair.private, pair.public, clients, expires)),
         )
 
-    def _settle(
-        self, wave: str, provider: str, report: WaveReport | None, failure: TangoCloudError | None
-    ) -> None:
+    def _settle(self, wave: str, provider: str, report: WaveReport) -> None:
         """Book each machine's outcome once its apply has ended.
 
         A machine that the cloud shows is kept, whatever Terraform says of it: readiness finds it.
         When the cloud cannot be asked, all are left as they are, for whoever waits for them.
         """
-        created = report.created if report else frozenset()
-        instance_ids = report.instance_ids if report else {}
+        instance_ids = report.instance_ids
+        made = report.created | instance_ids.keys() - report.errors.keys()
         failed: Sequence[Machine] = ()
         try:
             members = self._ledger.machines.of_wave(wave)
@@ -197,14 +225,18 @@ class Waves:
             failed = [
                 machine
                 for machine in members
-                if machine.state is State.CREATING and machine.uid not in created
+                if machine.state is State.CREATING and machine.uid not in made
             ]
             if failed:
-                inventory = self._sites[provider].inventory
-                shown = {i.uid for i in inventory.fresh() if i.status in PRESENT}
+                site = self._sites[provider]
+                shown = {i.uid for i in site.inventory.fresh() if i.status in PRESENT}
                 failed = [machine for machine in failed if machine.uid not in shown]
+                # No listing has it yet, and then nobody would look for it any more.
+                unseen = [instance_ids[m.uid] for m in failed if m.uid in instance_ids]
+                if unseen:
+                    site.provider.terminate(unseen)
             for machine in failed:
-                self._book_failure(machine, self._error(machine, report, failure))
+                self._book_failure(machine, report)
         except (ProviderUnavailable, AuthenticationError) as error:
             failed = ()
             log.warning("wave %s: what became of it cannot be told now: %s", wave, error)
@@ -216,16 +248,25 @@ class Waves:
             self._ledger.waves.close(wave)
             self._signals.notify(machine.uid for machine in members)
 
-    def _error(
-        self, machine: Machine, report: WaveReport | None, failure: TangoCloudError | None
-    ) -> TangoCloudError:
-        error: TangoCloudError | None = report.errors.get(machine.uid) if report else None
-        error = error or (report.failure if report else None) or failure
+    def _error(self, machine: Machine, report: WaveReport) -> TangoCloudError:
+        error = report.errors.get(machine.uid, report.failure)
         if isinstance(error, TerraformError) and not isinstance(error, TerraformKilled):
             return self._sites[machine.provider].provider.classify(error)
         return error or TangoCloudError("Terraform ended without making it")
 
-    def _book_failure(self, machine: Machine, error: TangoCloudError) -> None:
+    def _book_failure(self, machine: Machine, report: WaveReport) -> None:
+        if report.interrupted or (report.errors and machine.uid not in report.errors):
+            # Nothing is wrong with it: Ctrl-C or a neighbour's fault came in between.
+            self._ledger.machines.supersede(
+                machine,
+                reason=Reason.SUPERSEDED,
+                detail="its wave ended before it was made",
+                provider=machine.provider,
+                offer=machine.offer,
+                counted=False,
+            )
+            return
+        error = self._error(machine, report)
         choices: Sequence[Choice] = ()
         with contextlib.suppress(ConfigurationError):
             choices = self._offers.of(machine.shape)

@@ -115,6 +115,11 @@ class LocalProvider:
     def machine_resource(self) -> str:
         return "terraform_data.machine"
 
+    def instance_id(self, _stored_id: str, /) -> str:
+        """None: that it is in the state does not say that there is a machine, and all that there
+        is a listing shows at once."""
+        return ""
+
     @property
     def poll_interval(self) -> float:
         return 0.05

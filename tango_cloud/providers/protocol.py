@@ -54,6 +54,11 @@ class Provider(Protocol):
         """
         ...
 
+    def instance_id(self, stored_id: str, /) -> str:
+        """The instance id of a machine that Terraform's state calls `stored_id`; empty where that
+        does not prove that there is an instance."""
+        ...
+
     @property
     def poll_interval(self) -> float:
         """The shortest sensible time between two listings, in seconds."""

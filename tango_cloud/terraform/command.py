@@ -79,6 +79,11 @@ def state_list() -> list[str]:
     return _build("state list", no_color=_FLAG)
 
 
+def state_pull() -> list[str]:
+    """The backend's state."""
+    return _build("state pull")
+
+
 def state_rm(
     state: Path | None, addresses: Sequence[str], *, lock_seconds: int = LOCK_SECONDS
 ) -> list[str]:

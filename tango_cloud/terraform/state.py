@@ -25,6 +25,20 @@ def stored_addresses(text: str) -> Sequence[str]:
         raise ValueError(f"no state: {error!r}") from error
 
 
+def stored_ids(text: str, resource: str) -> Mapping[str, str]:
+    """What the instances of `resource` are called in a state, by key; with those whose creation
+    failed after they were there. Raises ValueError when it is damaged."""
+    try:
+        return {
+            instance["index_key"]: instance["attributes"]["id"]
+            for one in json.loads(text)["resources"]
+            for instance in one["instances"]
+            if _address(one, {}) == resource
+        }
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no state: {error!r}") from error
+
+
 def listed_addresses(text: str) -> Sequence[str]:
     """The managed resources in the output of `state list`, sorted."""
     return sorted(line for line in text.splitlines() if line and not _DATA.match(line))

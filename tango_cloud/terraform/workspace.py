@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from tango_cloud.terraform.state import (
     listed_workspaces,
     lock_id,
     stored_addresses,
+    stored_ids,
 )
 
 STATE = "terraform.tfstate"
@@ -174,6 +176,19 @@ class Workspace:
         except ValueError as error:
             raise TerraformError(["read", str(path)], None, f"damaged state: {error}") from error
 
+    def ids(self, stack: Path, resource: str) -> Mapping[str, str]:
+        """What the state calls the instances of `resource`, by key. Raises as `resources`."""
+        path = stack / STATE
+        try:
+            if not self.remote:
+                return stored_ids(path.read_text(), resource) if path.exists() else {}
+            text = (
+                self._run(command.state_pull(), None, stack).stdout if self._exists(stack) else ""
+            )
+            return stored_ids(text, resource) if text.strip() else {}
+        except ValueError as error:
+            raise TerraformError(["read", str(path)], None, f"damaged state: {error}") from error
+
     def remote_stacks(self) -> Sequence[str]:
         """The workspaces that the backend has a state of."""
         return listed_workspaces(self._run(command.workspace_list(), None).stdout)
@@ -243,6 +258,7 @@ class Workspaces:
         self._terraform = terraform
         self._modules = modules
         self._lock = threading.Lock()
+        self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._opened: dict[tuple[str, str], Workspace] = {}
 
     def open(
@@ -259,6 +275,8 @@ class Workspaces:
         fails, TerraformUnusable when the modules are missing.
         """
         with self._lock:
+            lock = self._locks[provider, kind]
+        with lock:  # one for each: who has one open waits for nobody's `init`
             opened = self._opened.get((provider, kind))
             if opened is None:
                 opened = self._open(provider, kind, environment or {}, controls)

@@ -120,6 +120,8 @@ def test_a_state_lies_where_an_operator_finds_it_and_a_secret_nowhere(
     result = here.apply(stack, {"things": things}, {"secret": "swordfish"})
     assert result.outputs == {"things": {"a": "a"}} == here.outputs(stack)
     assert here.resources(stack) == [_address("a")]
+    assert here.ids(stack, "terraform_data.thing").keys() == {"a"}
+    assert here.ids(tmp_path / "another", "terraform_data.thing") == {}
     assert store.keys() == [_key("0123456789ab")]
     assert seen.read_text() == "swordfish"
     files = [path for path in (*stack.iterdir(), *here.folder.rglob("*")) if path.is_file()]

@@ -128,6 +128,9 @@ def test_what_succeeded_beside_a_failure_stays(workspace: Workspace, tmp_path: P
     assert "apply" in error.argv
     assert any("this went wrong" in text for text in error.diagnostics)
     assert 'terraform_data.thing["good"]' in workspace.resources(tmp_path / "stack")
+    ids = workspace.ids(tmp_path / "stack", "terraform_data.thing")
+    assert ids.keys() == {"bad", "good"}, "what failed after it was there is known too"
+    assert ids["good"] in {event.id for event in found if isinstance(event, ResourceDone)}
     errors = [e for e in found if isinstance(e, Diagnostic) and e.is_error]
     assert [(e.resource, e.key) for e in errors] == [("terraform_data.thing", "bad")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def change_envelope(aws: AwsDeployment, monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     settings = load()
-    build_deployment(settings).stacks._envelope(build_provider(settings, "aws"))
+    build_deployment(settings).stacks._envelope(build_provider(settings, "aws"), threading.Event())
 
 
 def assert_policy_fits(called: set[str]) -> None:

@@ -171,8 +171,7 @@ class FakeCloud:
             on_created(request.uid)
         self.after_apply()
         made = frozenset(r.uid for r in requests) - errors.keys()
-        ids = {} if errors else {uid: f"i-{uid}" for uid in made}
-        return WaveReport(made, errors, instance_ids=ids)
+        return WaveReport(made, errors, instance_ids={uid: f"i-{uid}" for uid in made})
 
     def forget(self, provider: str, wave: str, uids: set[str]) -> None:
         self.forgotten |= uids
@@ -189,8 +188,14 @@ class FakeCloud:
     def break_lock(self, provider: str, wave: str) -> None:
         self.unlocked.append(wave)
 
-    def cancel(self) -> None:
+    def halt(self) -> None:
         """Nothing to interrupt."""
+
+    def resume(self) -> None:
+        """Nothing was."""
+
+    def instance_id(self, stored_id: str, /) -> str:
+        return stored_id
 
     # On order
 
@@ -236,9 +241,13 @@ class FakeStacks:
     def waves(self) -> Mapping[str, float]:
         return {w: age for cloud in self._clouds.values() for w, age in cloud.waves().items()}
 
-    def cancel(self) -> None:
+    def halt(self) -> None:
         for cloud in self._clouds.values():
-            cloud.cancel()
+            cloud.halt()
+
+    def resume(self) -> None:
+        for cloud in self._clouds.values():
+            cloud.resume()
 
 
 class FakeSession:

@@ -18,6 +18,8 @@ from .fakes import Clock
 SHAPE = Shape("local.img", cores=2)
 KEY = MachineKey("prod", 1000, "local")
 RATE = Rate(burst=5, per_second=2.0)
+LOCAL = ["local"]
+RATES = {"local": RATE}
 
 
 @pytest.fixture
@@ -108,8 +110,9 @@ def test_a_delayed_intent_waits_its_time(ledger: Ledger, clock: Clock) -> None:
     assert (second.key, second.provider, second.offer) == (KEY, "elsewhere", 1)
     assert second.attempt == 1
     assert second.uid != first.uid
-    assert ledger.intents.waiting("prod") == {}
-    assert ledger.intents.next_due("prod", {}) == clock.now + 5.0
+    assert ledger.intents.waiting("prod", ["elsewhere"]) == {}
+    assert ledger.intents.next_due("prod", ["elsewhere"], {}) == clock.now + 5.0
+    assert ledger.intents.next_due("prod", LOCAL, {}) is None, "not ours to make"
     assert not ledger.intents.claim("prod", "elsewhere", "wave2", "owner")
     clock.now += 5.0
     claimed = ledger.intents.claim("prod", "elsewhere", "wave2", "owner")
@@ -121,7 +124,7 @@ def test_no_more_is_claimed_than_a_cloud_lets_us_ask_for(ledger: Ledger, clock: 
     _ask(ledger, 12)
     assert _claim(ledger) == 5
     assert _claim(ledger) == 0
-    assert ledger.intents.next_due("prod", {"local": RATE}) == pytest.approx(clock.now + 2.5)
+    assert ledger.intents.next_due("prod", LOCAL, RATES) == pytest.approx(clock.now + 2.5)
     clock.now += 1.0
     assert _claim(ledger) == 0, "two at a time would cost an apply each"
     clock.now += 1.5
@@ -136,7 +139,7 @@ def test_no_more_is_claimed_than_a_cloud_lets_us_ask_for(ledger: Ledger, clock: 
 def test_a_lone_machine_is_claimed_at_once(ledger: Ledger, clock: Clock) -> None:
     for _ in range(5):
         _ask(ledger, 1)
-        assert ledger.intents.next_due("prod", {"local": RATE}) == clock.now
+        assert ledger.intents.next_due("prod", LOCAL, RATES) == clock.now
         assert _claim(ledger) == 1
 
 
@@ -177,8 +180,8 @@ def test_what_was_handed_out_is_due_at_once(ledger: Ledger, clock: Clock) -> Non
     _ask(ledger, 100)
     _ask(ledger, 10, "other")
     _claim(ledger)
-    assert ledger.intents.next_due("other", {"local": RATE}) == clock.now
-    assert ledger.intents.next_due("prod", {"local": RATE}) == pytest.approx(clock.now + 2.5)
+    assert ledger.intents.next_due("other", LOCAL, RATES) == clock.now
+    assert ledger.intents.next_due("prod", LOCAL, RATES) == pytest.approx(clock.now + 2.5)
 
 
 def test_a_wave_takes_no_more_than_its_size(ledger: Ledger) -> None:
@@ -195,7 +198,7 @@ def test_a_clock_that_is_set_back_holds_up_nobody(ledger: Ledger, clock: Clock) 
     ledger.machines.supersede(
         machine, reason=Reason.PROVISIONING, detail="", provider="local", offer=0, delay=60.0
     )
-    assert ledger.intents.waiting("prod") == {}
+    assert ledger.intents.waiting("prod", LOCAL) == {}
     clock.now -= 3600
-    assert ledger.intents.waiting("prod") == {"local": 1}
-    assert ledger.intents.next_due("prod", {}) == clock.now
+    assert ledger.intents.waiting("prod", LOCAL) == {"local": 1}
+    assert ledger.intents.next_due("prod", LOCAL, {}) == clock.now

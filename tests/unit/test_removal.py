@@ -71,6 +71,22 @@ def test_a_machine_is_removed_while_its_wave_is_still_applied(rig: Rig) -> None:
     wait_until(lambda: machine.wave in rig.cloud.discarded)
 
 
+def test_a_machine_that_shuts_down_slowly_is_gone_before_its_wave_is_applied(rig: Rig) -> None:
+    """As on a real cloud: one listing shows it shutting down, and a later one not at all."""
+    finish = threading.Event()
+    rig.cloud.after_apply = lambda: finish.wait(10)
+    try:
+        machine = ready(rig)
+        rig.cloud.slow.add(machine.instance_id)
+        rig.fleet.destroy(KEY)
+        wait_until(lambda: rig.cloud.terminated == [machine.instance_id])
+        del rig.cloud.alive[machine.instance_id]
+        rig.fleet.destroy_and_wait(KEY, 10)
+        wait_until(lambda: rig.cloud.interrupted == [machine.wave])
+    finally:
+        finish.set()
+
+
 def test_a_wave_that_ends_while_its_last_machine_is_removed_is_discarded(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

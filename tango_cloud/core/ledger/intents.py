@@ -7,7 +7,7 @@ shape). What it was handed, a deployment claims when it can.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
 
@@ -28,26 +28,35 @@ class Intents:
         self._database = database
         self._clock = clock
 
-    def waiting(self, deployment: str) -> Mapping[str, int]:
-        """How many intents are due, by provider."""
+    def waiting(self, deployment: str, providers: Collection[str]) -> Mapping[str, int]:
+        """How many intents of these providers are due, by provider."""
         with self._database.read() as connection:
             found = connection.execute(
                 select(machines.c.provider, func.count())
-                .where(_due(self._clock()), machines.c.deployment == deployment)
+                .where(
+                    _due(self._clock()),
+                    machines.c.deployment == deployment,
+                    machines.c.provider.in_(providers),
+                )
                 .group_by(machines.c.provider)
             )
             return {provider: int(count) for provider, count in found}
 
-    def next_due(self, deployment: str, rates: Mapping[str, Rate]) -> float | None:
-        """When the first intent may be claimed, in seconds since the epoch; None without any.
-
-        `rates` are those of the providers that have one.
+    def next_due(
+        self, deployment: str, providers: Collection[str], rates: Mapping[str, Rate]
+    ) -> float | None:
+        """When the first intent of these providers may be claimed, in seconds since the epoch; None
+        without any. `rates` are those of the providers that have one.
         """
         now = self._clock()
         with self._database.read() as connection:
             waiting = connection.execute(
                 select(machines.c.provider, func.min(machines.c.not_before))
-                .where(machines.c.deployment == deployment, machines.c.state == State.REQUESTED)
+                .where(
+                    machines.c.deployment == deployment,
+                    machines.c.provider.in_(providers),
+                    machines.c.state == State.REQUESTED,
+                )
                 .group_by(machines.c.provider)
             ).all()
             return min(

@@ -148,10 +148,12 @@ class Machines:
         provider: str,
         offer: int,
         delay: float = 0.0,
+        counted: bool = True,
     ) -> Machine | None:
         """Give a machine up and request the same identity anew, in one transaction.
 
-        The new one may be claimed after `delay` seconds. None when the old one is being destroyed
+        The new one may be claimed after `delay` seconds. It counts as one more attempt unless it
+        was not `counted`. None when the old one is being destroyed
         or gone: then nobody wants it any more.
         """
         with self._database.write() as connection:
@@ -168,7 +170,7 @@ class Machines:
                 machine.shape,
                 machine.expires_at - machine.created_at,
                 holder=machine.holder,
-                attempt=machine.attempt + 1,
+                attempt=machine.attempt + counted,
                 offer=offer,
                 delay=delay,
             )

@@ -73,6 +73,9 @@ class AwsProvider:
     def machine_resource(self) -> str:
         return "aws_instance.machine"
 
+    def instance_id(self, stored_id: str, /) -> str:
+        return stored_id
+
     @property
     def poll_interval(self) -> float:
         return 1.0

@@ -11,7 +11,7 @@ from tango_cloud.core.errors import TangoCloudError, TerraformError
 from tango_cloud.core.model import Instance, MachineRequest, Offer, Rate, Shape
 from tango_cloud.core.sections import GcpSettings
 from tango_cloud.providers import cloud_init, network
-from tango_cloud.providers.gcp import baked, errors, host_keys, strays
+from tango_cloud.providers.gcp import baked, errors, host_keys, places, strays
 from tango_cloud.providers.gcp.catalogue import Catalogue
 from tango_cloud.providers.gcp.clients import Clients
 from tango_cloud.providers.gcp.diagnosis import Diagnosis
@@ -78,6 +78,9 @@ class GcpProvider:
     @property
     def machine_resource(self) -> str:
         return "google_compute_instance.machine"
+
+    def instance_id(self, stored_id: str, /) -> str:
+        return places.instance_id_in(stored_id)
 
     @property
     def poll_interval(self) -> float:
