@@ -227,7 +227,7 @@ def _row(provider: str, count: int) -> Sequence[str]:
             "listing": lambda: site.provider.instances(PREFIX),
             "getVMs": lambda: [listed(entry) for entry in fleet.entries()],
             "vms": fleet.entries,
-            "reconcile": deployment.reconciler.look,
+            "reconcile": deployment.reconciler.run,
         }
         series, calls = Series(), {}
         for name, look in looks.items():
@@ -237,7 +237,7 @@ def _row(provider: str, count: int) -> Sequence[str]:
                 look()
                 series.add(name, _processor() - began)
                 calls[name] = inventory.calls - before
-        memory = _memory(deployment.reconciler.look)
+        memory = _memory(deployment.reconciler.run)
         deployment.close()
     least = max(1, math.ceil(count / PAGES[provider]))
     return [

@@ -94,7 +94,15 @@ def build_deployment(settings: Settings) -> Deployment:
         },
     )
     fleet = Fleet(
-        settings.prefix, ledger, sites, offers, connections, host_keys, committer, signals
+        settings.prefix,
+        ledger,
+        sites,
+        offers,
+        connections,
+        host_keys,
+        committer,
+        signals,
+        spare_seconds=settings.machine.spare_seconds,
     )
     mending = Mending(
         ledger, sites, stacks, waves, committer, fleet, host_keys, settings.machine.gone_seconds

@@ -14,7 +14,7 @@ from tango_cloud.core.sections import AwsSettings, GcpSettings
 _AWS, _GCP = AwsSettings(), GcpSettings()
 _EC2_PACE = Rate(_AWS.launch_burst, _AWS.launches_per_second)
 _GCE_PACE = Rate(_GCP.insert_burst, _GCP.inserts_per_second)
-_RAISED_PACE = EC2_RAISED.limits.requests
+_RAISED_PACE = Rate(EC2_RAISED.limits.requests.burst, 0.7 * EC2_RAISED.limits.requests.per_second)
 _SEED = 2026
 _EACH_TAKES_HOURS = 1000
 
@@ -30,6 +30,9 @@ def bursts(count: int) -> Sequence[Plan]:
     return [
         Plan("EC2", EC2, wanted, _EC2_PACE),
         Plan("EC2, ten applies at a time", EC2, wanted, _EC2_PACE, applies=10),
+        Plan(
+            "EC2, the same, all that the limit allows", EC2, wanted, EC2.limits.requests, applies=10
+        ),
         Plan(
             f"EC2, one apply, {places} machines at a time",
             replace(EC2, parallelism=places),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -23,6 +24,8 @@ from tango_cloud.cli.run import run
 from tango_cloud.cli.vms import history, vms
 from tango_cloud.core.errors import TangoCloudError, UserError
 from tango_cloud.core.settings import load
+
+_TERMINALS = [stream for stream in (1, 2) if os.isatty(stream)]
 
 app = typer.Typer(
     name="tango-cloud",
@@ -53,8 +56,8 @@ app.command()(reap)
 
 def main() -> None:
     """The entry point. A user's mistake prints what to do, never a traceback."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _hang_up)
     try:
         _log_to_stderr()
         app(standalone_mode=True)
@@ -70,7 +73,15 @@ def main() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A closed terminal or a polite kill is taken like Ctrl-C: what was made is destroyed."""
+    """A polite kill is taken like Ctrl-C: what was made is destroyed."""
+    raise KeyboardInterrupt
+
+
+def _hang_up(_number: int, _frame: FrameType | None) -> None:
+    """So is a closed terminal; what is still said goes nowhere, instead of failing on the way."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in _TERMINALS:
+        os.dup2(null, stream)
     raise KeyboardInterrupt
 
 

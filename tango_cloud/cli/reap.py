@@ -43,13 +43,17 @@ def reap(
         harvest = reaper.look() if dry_run else reaper.run(seconds)
     if as_json:
         print_json(_row(sighting) for sighting in harvest.sightings)
-    elif harvest.sightings:
-        print_table(
-            ("cloud", "instance", "machine", "status", "expires in", "result", "note"),
-            [_cells(sighting) for sighting in harvest.sightings],
-        )
     else:
-        out.print("no machines")
+        # A cron sends a mail for every word.
+        quiet = not (dry_run or out.is_terminal)
+        told = [s for s in harvest.sightings if not (quiet and s.fate is Fate.KEPT)]
+        if told:
+            print_table(
+                ("cloud", "instance", "machine", "status", "expires in", "result", "note"),
+                [_cells(sighting) for sighting in told],
+            )
+        elif not quiet:
+            out.print("no machines")
     for name, failure in harvest.failures.items():
         errors.print(f"error: {name}: {failure}", markup=False, highlight=False)
     if harvest.failures or (harvest.expired and not dry_run):

@@ -38,6 +38,8 @@ class Reason(StrEnum):
     NONE = ""
     RELEASED = "released"
     """Nobody needs it any more."""
+    RECONCILED = "reconciled"
+    """A reconciliation found that it must go; the detail says why."""
     SUPERSEDED = "superseded"
     """Given up before it existed; the same identity was requested anew."""
     LOST = "lost"

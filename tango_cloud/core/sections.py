@@ -78,6 +78,9 @@ class MachineSettings(Section):
     """Disk of a machine in GiB; unset: the provider's default."""
     lifetime_seconds: Seconds = 24 * 3600
     """The longest a machine may live, even when nothing of tango_cloud is left to remove it."""
+    spare_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3600
+    """A machine that expires sooner gets no job: another is made in its place. At most half a life.
+    """
     ready_seconds: Seconds = 600
     """How long to wait for a machine to become ready (Tango passes its own)."""
     gone_seconds: Seconds = 600
@@ -196,8 +199,8 @@ class AwsSettings(Section):
     """Whether machines have public addresses and are reached by them; needs `ssh_from`."""
     launch_burst: Count = 5
     """Machines that may be asked for at once: EC2's bucket of RunInstances calls."""
-    launches_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    """Machines that may be asked for in a second after that; more if your quota is higher."""
+    launches_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.4
+    """Machines that may be asked for in a second after that: 0.7 of what your quota allows."""
     terminate_burst: Count = 1000
     """Machines that may be removed at once: EC2's bucket of instances to terminate."""
     terminations_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0

@@ -107,15 +107,12 @@ class Burst:
 
     def _work(self, machines: int) -> None:
         """Serve every job. Raises what concerns them all, once no machine is left."""
-        errors: list[TangoCloudError] = []
+        errors: list[Exception] = []
         workers: list[threading.Thread] = []
         try:
             for _ in range(machines):
-                key = self._request()
-                worker = threading.Thread(target=self._serve, args=(key, errors), name=str(key))
-                worker.start()
-                workers.append(worker)
-        except TangoCloudError as error:
+                workers += self._employ(errors)
+        except Exception as error:
             self._stop.set()
             errors.append(error)
         for worker in workers:
@@ -132,15 +129,23 @@ class Burst:
         for session in running:
             session.close()  # the machine then stops the job
 
-    def _request(self) -> MachineKey:
+    def _employ(self, errors: list[Exception]) -> Sequence[threading.Thread]:
+        """Ask for a machine; its worker."""
         plan = self._plan
         key = self._fleet.request_next(plan.shape, plan.lifetime, keep=plan.keep).key
         with self._lock:
             self._coming.add(key)
-        self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
-        return key
+        worker = threading.Thread(target=self._serve, args=(key, errors), name=str(key))
+        try:
+            self._tell(Happening(Step.MACHINE_REQUESTED, key.instance_name))
+            worker.start()
+        except BaseException:  # who is told may fail, and there may be no more threads
+            self._stop.set()
+            self._serve(key, errors)  # which by now is no more than its removal
+            raise
+        return [worker]
 
-    def _serve(self, key: MachineKey, errors: list[TangoCloudError]) -> None:
+    def _serve(self, key: MachineKey, errors: list[Exception]) -> None:
         """A worker: jobs on one machine until none are left, then the machine's removal."""
         try:
             while not self._stop.is_set():
@@ -150,13 +155,15 @@ class Burst:
                     break
                 if not self._attend(key, number, job):
                     break
-        finally:
-            try:
-                if not self._plan.keep or (self._stop.is_set() and key in self._coming):
-                    self._fleet.destroy_and_wait(key, self._plan.gone_seconds)
-                    self._tell(Happening(Step.MACHINE_GONE, key.instance_name))
-            except TangoCloudError as error:
-                errors.append(error)
+        except Exception as error:  # of who is told: nothing of ours lets one through
+            self._stop.set()
+            errors.append(error)
+        try:
+            if not self._plan.keep or (self._stop.is_set() and key in self._coming):
+                self._fleet.destroy_and_wait(key, self._plan.gone_seconds)
+                self._tell(Happening(Step.MACHINE_GONE, key.instance_name))
+        except Exception as error:
+            errors.append(error)
 
     def _attend(self, key: MachineKey, number: int, job: Job) -> bool:
         """Run one job. False when no machine can be had: the job goes back for other workers."""

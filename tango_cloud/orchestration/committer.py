@@ -328,7 +328,7 @@ class Committer:
         """
         with self._lock:
             if self._heart is None:
-                self._ledger.owners.register(self._owner)
+                self._ledger.owners.beat(self._owner)
                 self._heart = self._threads.spawn(self._heartbeat, "heartbeat", daemon=True)
         return self._owner
 

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """A wave whose owner died before it was finished."""
     STATE = "state"
     """A wave's state without a machine."""
+    STATES = "states unknown"
+    """The backend of the states cannot be asked. All that needs none is judged all the same."""
     NO_STATE = "no state"
     """A machine without its wave's state. It can be used and removed all the same."""
     STRAY = "stray"
@@ -88,18 +90,18 @@ class Finding:
 class View:
     """One provider as the three lists show it, at the moment `now` (seconds since the epoch).
 
-    `states` are the waves, of any provider, that have a state; `past` the instances' uids that the
-    books know as gone; `dead` the owners and holders that are no more; `applying` the waves that
-    are being applied, and `running` those whose Terraform still runs; `keys` the uids whose host
-    key is known.
+    `states` are the waves, of any provider, that have a state, None when that is not known; `past`
+    the instances' uids that the books know as gone, with the instance ids they had; `dead` the
+    owners and holders that are no more; `applying` the waves that are being applied, and `running`
+    those whose Terraform still runs; `keys` the uids whose host key is known.
     """
 
     provider: str
     now: float
     machines: Sequence[Machine]
     instances: Sequence[Instance]
-    states: Collection[str]
-    past: Collection[str] = ()
+    states: Collection[str] | None
+    past: Mapping[str, str] = field(default_factory=dict)
     dead: Collection[str] = ()
     applying: Mapping[str, Wave] = field(default_factory=dict)
     running: Collection[str] = ()
@@ -162,8 +164,10 @@ def _judge(
     if instance.faults:
         faults = ", ".join(instance.faults)
         return Kind.DAMAGED, Action.TELL, f"{faults}; destroy it by name if it is yours"
-    if instance.uid in view.past:
+    if view.past.get(instance.uid, "none") in {"", instance.instance_id}:
         return Kind.LEFTOVER, Action.DESTROY, "gone on the books"
+    if instance.uid in view.past:
+        return Kind.DAMAGED, Action.TELL, f"a copy of {view.past[instance.uid]}, by its tags"
     if age < minimum_age:
         return Kind.ORPHAN, Action.WAIT, f"{age:.0f} s old: not judged yet"
     if instance.expires.timestamp() <= view.now:
@@ -187,9 +191,10 @@ def _abandoned(view: View) -> Iterator[Finding]:
 def _known(view: View, minimum_age: float) -> Iterator[Finding]:
     """Machines of the ledger, against the cloud and the clock."""
     shown = {instance.uid for instance in view.instances if instance.status in PRESENT}
+    states = {m.wave for m in view.machines} if view.states is None else view.states
     for machine in view.machines:
         fate = _fate(machine, view, shown, minimum_age)
-        if fate is None and machine.uid in shown and machine.wave not in view.states:
+        if fate is None and machine.uid in shown and machine.wave not in states:
             fate = (Kind.NO_STATE, Action.TELL, f"wave {machine.wave}")
         if fate is not None:
             kind, action, detail = fate

@@ -52,17 +52,19 @@ class Entry:
     """A machine as the cloud and the ledger together show it; either may be missing.
 
     Without `machine` it is an orphan; without `instance` it does not exist yet, or is lost.
-    `damaged` are tags that look like ours and are not as we make them.
     """
 
     key: MachineKey
     provider: str
     machine: Machine | None
     instance: Instance | None
+    copy: bool = False
+    """Whether it has another instance's tags."""
 
     @property
     def damaged(self) -> bool:
-        return self.instance is not None and bool(self.instance.faults)
+        """Whether its tags look like ours and are not as we make them."""
+        return self.copy or (self.instance is not None and bool(self.instance.faults))
 
     @property
     def state(self) -> str:
@@ -86,9 +88,13 @@ class Fleet:
         host_keys: HostKeys,
         committer: Committer,
         signals: Signals,
+        *,
+        spare_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`spare_seconds` is how long a machine that is handed out has to live at the least."""
         self.deployment = deployment
+        self._spare_seconds = spare_seconds
         self._ledger = ledger
         self._sites = sites
         self._offers = offers
@@ -170,7 +176,8 @@ class Fleet:
     def wait(self, key: MachineKey, seconds: float, stop: threading.Event | None = None) -> Machine:
         """Return once the machine is ready, and proved to answer just now.
 
-        A machine that is gone is made again under the same identity and shape. Raises
+        A machine that is gone, or expires too soon for another job, is made again under the same
+        identity and shape. Raises
         NotReadyInTime after `seconds`, MachineNotFound when `key` was never asked for,
         ProvisioningError, MachineDamaged or HostKeyMismatch when waiting longer is of no use,
         Cancelled soon after `stop` is set.
@@ -186,6 +193,10 @@ class Fleet:
             if stop is not None and stop.is_set():
                 raise Cancelled(f"{key}: no longer waited for")
             machine = self._ledger.machines.live(key) or self._again(key)
+            if machine.state is State.READY and self._runs_out(machine):
+                log.info("%s is about to expire; another one takes its place", key)
+                self.remove(machine, detail="about to expire")
+                continue
             try:
                 remaining = max(0.1, deadline - self._clock())
                 progress = self._readiness.step(machine, remaining, news=news)
@@ -274,16 +285,16 @@ class Fleet:
         """
         machine = self._ledger.machines.live(key)
         if machine is None:
-            self._terminate_orphans(key)
+            self._terminate_orphans(key, set())
             return
         self.remove(machine)
 
-    def remove(self, machine: Machine) -> None:
+    def remove(self, machine: Machine, reason: Reason = Reason.RELEASED, detail: str = "") -> None:
         """As `destroy`, for exactly this machine, whoever bears its identity by now."""
         machines = self._ledger.machines
         # As the move leaves it: since it was looked up a wave may have claimed it, which then may
         # yet make it.
-        moved = machines.move(machine.uid, State.DESTROYING, Reason.RELEASED)
+        moved = machines.move(machine.uid, State.DESTROYING, reason, detail)
         machine = moved or machines.get(machine.uid) or machine
         self._connections.close(machine.uid)
         self._committer.remove(machine)
@@ -297,6 +308,7 @@ class Fleet:
         deadline = self._clock() + seconds
         pause = 0.1
         asked = ""
+        ended: set[str] = set()
         trouble: TangoCloudError | None = None
         while True:
             machine = self._ledger.machines.live(key)
@@ -304,7 +316,7 @@ class Fleet:
                 if machine is not None and machine.uid != asked:
                     self.remove(machine)
                     asked = machine.uid
-                elif machine is None and not self._terminate_orphans(key):
+                elif machine is None and not self._terminate_orphans(key, ended):
                     return
             except ProviderUnavailable as error:
                 trouble = error
@@ -354,7 +366,10 @@ class Fleet:
             own = bearers.pop() if bearers else None
             entries.append(Entry(machine.key, machine.provider, machine, own))
         for (name, _), others in found.items():
-            entries += [Entry(instance.key, name, None, instance) for instance in others]
+            entries += [
+                Entry(instance.key, name, None, instance, self._is_copy(instance))
+                for instance in others
+            ]
         return sorted(entries, key=lambda entry: entry.key)
 
     def history(self, name: str) -> Sequence[Event]:
@@ -384,6 +399,11 @@ class Fleet:
         self._committer.close()
         self._connections.close_all()
 
+    def _runs_out(self, machine: Machine) -> bool:
+        """Whether it may be gone before a job is done. Of a short life half is enough."""
+        half = (machine.expires_at - machine.created_at) / 2
+        return machine.expires_at - time.time() < min(self._spare_seconds, half)
+
     def _again(self, key: MachineKey) -> Machine:
         last = self._ledger.machines.last(key)
         if last is None:
@@ -393,19 +413,30 @@ class Fleet:
 
     def _instances_of(self, key: MachineKey) -> list[tuple[Site, Instance]]:
         """In the clouds that it was ever asked for from: another one may be out of reach. In all
-        when the books know nothing of it. Not what is merely tagged as if it were the machine."""
-        places = self._ledger.machines.places(key) or list(self._sites)
+        when the books know nothing of it. Not what is merely tagged as if it were the machine, and
+        no copy of it."""
+        places = [name for name in self._ledger.machines.places(key) if name in self._sites]
         return [
             (site, instance)
-            for site in map(self._sites.__getitem__, places)
+            for site in map(self._sites.__getitem__, places or self._sites)
             for instance in site.inventory.fresh()
-            if bears(instance, key) and not instance.faults
+            if bears(instance, key) and not instance.faults and not self._is_copy(instance)
         ]
 
-    def _terminate_orphans(self, key: MachineKey) -> bool:
-        """Whether the cloud still showed any."""
+    def _is_copy(self, instance: Instance) -> bool:
+        """Whether the machine that it is by its uid is, or was, another instance: somebody has
+        launched "more like this"."""
+        machine = self._ledger.machines.get(instance.uid)
+        return machine is not None and machine.instance_id not in {"", instance.instance_id}
+
+    def _terminate_orphans(self, key: MachineKey, ended: set[str]) -> bool:
+        """Whether the cloud still showed any. `ended` gets those whose story tells it."""
         found = self._instances_of(key)
         for site, instance in found:
             if instance.status is not InstanceStatus.STOPPING:
                 site.provider.terminate([instance.instance_id])
+                if instance.instance_id not in ended:
+                    ended.add(instance.instance_id)
+                    detail = f"{instance.instance_id}, not on the books"
+                    self._ledger.machines.tell(instance, "terminated", detail)
         return bool(found)

@@ -37,6 +37,10 @@ class Inventory:
         """A listing begun after this call. Raises as `recent`."""
         return self._newer_than(self._clock())
 
+    def last(self) -> Sequence[Instance]:
+        """The listing that was had last, however old; empty before the first."""
+        return self._listing
+
     def _newer_than(self, moment: float) -> Sequence[Instance]:
         # Who waits for the lock meanwhile shares the next answer: it is asked for after all of them
         # came. A failure too: a cloud that does not answer would be asked by one after another.

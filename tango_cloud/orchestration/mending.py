@@ -112,10 +112,13 @@ class Mending:
             provider.remove_strays([finding.subject])
 
     def _ask_to_go(self, finding: Finding) -> None:
+        why = f"{finding.kind}: {finding.detail}"
         if finding.machine is not None:
-            self._fleet.remove(finding.machine)
-        else:
-            self._sites[finding.provider].provider.terminate([finding.subject])
+            self._fleet.remove(finding.machine, Reason.RECONCILED, why)
+            return
+        self._sites[finding.provider].provider.terminate([finding.subject])
+        if finding.instance is not None:
+            self._ledger.machines.tell(finding.instance, "terminated", f"{finding.subject}, {why}")
 
     def _see_gone(self, finding: Finding, deadline: float) -> None:
         """Raises NotGoneInTime, or what keeps the machine from being removed."""

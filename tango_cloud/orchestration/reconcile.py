@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.core.ledger import Ledger
-from tango_cloud.core.lifecycle import State
 from tango_cloud.orchestration.findings import Action, Finding, Kind, View, compare, idle_states
 from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.mending import Mending, Outcome
@@ -18,6 +18,8 @@ from tango_cloud.providers.protocol import Strays
 
 _PASSES = 4
 """Mending one thing shows the next: a wave that is finished, the machine that it has not made."""
+_TWO_BEATS = 10.0
+"""Seconds in which any living process is heard of twice."""
 _SUSPECT = frozenset({Kind.ORPHAN, Kind.LOST, Kind.STATE, Kind.STRAY})
 """Known by what is absent from a list. They are looked at twice before anything is done."""
 
@@ -55,6 +57,8 @@ class Reconciler:
         self._recheck = recheck
         self._clock = clock
         self._sleep = sleep
+        self._silent: dict[str, float] = {}
+        """Owners on other hosts that were looked at twice, and their last heartbeat."""
 
     def look(self) -> Sequence[Finding]:
         """What disagrees now. Changes nothing.
@@ -77,11 +81,19 @@ class Reconciler:
             # What did not go in its time may take as long again, and all else would wait for it.
             late = {what for what, outcome in outcomes.items() if outcome.late}
             todo = [finding for finding in findings if finding.open and finding.what not in late]
-            told = [Outcome(finding) for finding in findings if not finding.open]
+            told = [
+                Outcome(finding, finding.detail if finding.kind is Kind.STATES else "")
+                for finding in findings
+                if not finding.open
+            ]
             for outcome in [*told, *self._mending.mend(todo)]:
                 outcomes[outcome.finding.what] = outcome
             if not todo:
                 break
+        else:
+            for finding in self.look():
+                if finding.open:
+                    outcomes.setdefault(finding.what, Outcome(finding, "still so; look again"))
         self._forget_host_keys()
         self._ledger.owners.forget_dead()
         return list(outcomes.values())
@@ -101,24 +113,22 @@ class Reconciler:
     def _findings(self, minimum_age: float) -> list[Finding]:
         # Books after clouds: what is made meanwhile was booked before.
         listings = {name: site.inventory.fresh() for name, site in self._sites.items()}
-        states = self._stacks.waves()
+        states, findings = self._states()
         machines = self._ledger.machines.all_live(self._deployment)
         waves = self._ledger.waves.applying(self._deployment)
         owners = {wave.owner for wave in waves} | {m.holder for m in machines if m.holder}
-        dead = {owner for owner in owners if not self._ledger.owners.alive(owner)}
+        dead = self._dead(owners)
         running = {wave.wave for wave in waves if self._waves.terraform_runs(wave)}
         live = {machine.uid for machine in machines}
-        findings: list[Finding] = []
         for name, instances in listings.items():
             uids = {instance.uid for instance in instances} - live
-            booked = self._ledger.machines.states(uids)
             view = View(
                 provider=name,
                 now=self._clock(),
                 machines=[machine for machine in machines if machine.provider == name],
                 instances=instances,
                 states=states,
-                past={uid for uid, state in booked.items() if state is State.GONE},
+                past=self._ledger.machines.gone(uids),
                 dead=dead,
                 applying={wave.wave: wave for wave in waves if wave.provider == name},
                 running=running,
@@ -128,8 +138,30 @@ class Reconciler:
             findings += self._strays(name, minimum_age)
         needed = {machine.wave for machine in machines} | {wave.wave for wave in waves}
         needed |= {instance.wave for listing in listings.values() for instance in listing}
-        findings += idle_states(states, needed, self._provider_of, minimum_age)
+        findings += idle_states(states or {}, needed, self._provider_of, minimum_age)
         return findings
+
+    def _dead(self, owners: Collection[str]) -> Collection[str]:
+        """Those of these processes that are no more. Of one on another host only its heart can be
+        heard, and its clock may be another: it is dead if it has not beaten since the last look."""
+        known = self._ledger.owners
+        dead = {owner for owner in owners if not known.alive(owner)}
+        beats = {owner: known.heartbeat_elsewhere(owner) for owner in dead}
+        far = {owner: beat for owner, beat in beats.items() if beat is not None}
+        if far.items() - self._silent.items():
+            self._sleep(_TWO_BEATS)
+        still = {owner: known.heartbeat_elsewhere(owner) for owner in far}
+        self._silent |= {owner: beat for owner, beat in far.items() if still[owner] == beat}
+        return {owner for owner in dead if owner not in far or still[owner] == far[owner]}
+
+    def _states(self) -> tuple[Mapping[str, float] | None, list[Finding]]:
+        """The waves that have a state; None, and what is to be told, when that cannot be known:
+        what can be judged without is mended all the same."""
+        try:
+            return self._stacks.waves(), []
+        except TangoCloudError as error:
+            place = self._sites.chosen[0]
+            return None, [Finding(Kind.STATES, Action.TELL, place, "all states", str(error))]
 
     def _provider_of(self, wave: str) -> str:
         found = self._ledger.waves.get(wave)
@@ -150,8 +182,9 @@ class Reconciler:
         return findings
 
     def _forget_host_keys(self) -> None:
-        # Looked up before the books: a machine is booked before its key is kept.
+        # Looked up after the clouds and before the books: a machine is booked before its key is
+        # kept.
         kept = self._host_keys.uids()
-        listed = {i.uid for site in self._sites.values() for i in site.inventory.recent()}
+        listed = {i.uid for site in self._sites.values() for i in site.inventory.last()}
         booked = {machine.uid for machine in self._ledger.machines.all_live(self._deployment)}
         self._host_keys.forget(kept - listed - booked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from tango_cloud.core.ledger import Ledger, process_started
 from tango_cloud.core.lifecycle import Reason, State
 from tango_cloud.core.model import (
     PRESENT,
+    Instance,
     InstanceStatus,
     Machine,
     MachineRequest,
@@ -37,6 +39,10 @@ from tango_cloud.orchestration.stacks import Stacks, WaveReport
 from tango_cloud.providers.protocol import Bootstrap, Provider
 
 log = logging.getLogger(__name__)
+
+_LONGEST_APPLY_SECONDS = 900.0
+"""After which an apply on a host that is not heard of any more counts as over: a machine takes the
+clouds' plugins ten minutes at the most."""
 
 
 class Waves:
@@ -113,8 +119,10 @@ class Waves:
         if gone and not applying:
             # Before the books say so: who waits for the last machine finds no wave any more.
             dropped = self._forget(wave, provider, gone)
-        for uid in gone:
-            self._ledger.machines.move(uid, State.GONE, Reason.RELEASED)
+        for machine in machines:
+            if machine.uid in gone:
+                reason = machine.reason or Reason.RELEASED
+                self._ledger.machines.move(machine.uid, State.GONE, reason, machine.detail)
         self._signals.notify(gone)
         self._asked.difference_update(gone)
         if applying and gone and self._all_gone(wave):
@@ -140,16 +148,17 @@ class Waves:
         missing = [
             machine
             for machine in self._ledger.machines.of_wave(wave.wave)
-            if machine.state is State.CREATING and machine.uid not in present
-        ]
-        for machine in missing:
-            self._ledger.machines.supersede(
+            if machine.state is State.CREATING
+            and machine.uid not in present
+            and self._ledger.machines.supersede(
                 machine,
                 reason=Reason.SUPERSEDED,
                 detail="whoever applied its wave died",
                 provider=machine.provider,
                 offer=machine.offer,
+                among={State.CREATING},
             )
+        ]
         try:
             self._stacks.break_lock(wave.provider, wave.wave)
         except TangoCloudError as error:
@@ -158,7 +167,11 @@ class Waves:
         return missing
 
     def terraform_runs(self, wave: Wave) -> bool:
-        """Whether the Terraform that the wave's owner started on this host still runs."""
+        """Whether the Terraform that the wave's owner started still runs, or may: on another host
+        that cannot be looked up, and it goes on for a while without its owner."""
+        heard_of = self._ledger.owners.heartbeat_elsewhere(wave.owner)
+        if heard_of is not None:
+            return time.time() - heard_of < _LONGEST_APPLY_SECONDS
         started = wave.terraform_started  # 0: none was, or it ended before it could be looked at
         return started > 0 and process_started(wave.terraform_pid) == started
 
@@ -264,6 +277,7 @@ class Waves:
                 provider=machine.provider,
                 offer=machine.offer,
                 counted=False,
+                among={State.CREATING},
             )
             return
         error = self._error(machine, report)
@@ -279,6 +293,7 @@ class Waves:
                 provider=verdict.provider,
                 offer=verdict.place,
                 delay=verdict.pause,
+                among={State.CREATING},
             )
             if successor is not None:
                 log.warning("%s: %s; asking anew (%s)", machine.key, error, verdict.provider)
@@ -293,14 +308,14 @@ class Waves:
         Raises ProviderUnavailable or AuthenticationError when the cloud cannot be asked.
         """
         site = self._sites[provider]
-        found = [instance for instance in site.inventory.fresh() if instance.uid in uids]
+        # As the books have it by now: an id may have been learnt when its wave's apply ended.
+        booked = {uid: self._instance_id(uid) for uid in sorted(uids)}
+        found = self._bearers(provider, booked)
         shown = {instance.uid for instance in found}
         standing = {i.instance_id: i.uid for i in found if i.status is not InstanceStatus.STOPPING}
         for uid in sorted(uids - shown - self._asked):
-            # As the books have it by now: its id may have been learnt when its wave's apply ended.
-            machine = self._ledger.machines.get(uid)
-            if machine is not None and machine.instance_id:
-                standing[machine.instance_id] = uid
+            if booked[uid]:
+                standing[booked[uid]] = uid
         asked, left = list(standing), shown
         rate = site.provider.removal_rate
         if asked and rate is not None:
@@ -308,8 +323,21 @@ class Waves:
         if asked:
             site.provider.terminate(asked)
             self._asked.update(standing[instance_id] for instance_id in asked)
-            left = {i.uid for i in site.inventory.fresh() if i.uid in uids}
+            left = {instance.uid for instance in self._bearers(provider, booked)}
         return shown, left | (set(standing.values()) - self._asked)
+
+    def _instance_id(self, uid: str) -> str:
+        machine = self._ledger.machines.get(uid)
+        return machine.instance_id if machine is not None else ""
+
+    def _bearers(self, provider: str, booked: Mapping[str, str]) -> Sequence[Instance]:
+        """The instances of these uids, whose ids are `booked` as far as they are known: another one
+        with the same tags is a copy that somebody has made."""
+        return [
+            instance
+            for instance in self._sites[provider].inventory.fresh()
+            if booked.get(instance.uid, "none") in {"", instance.instance_id}
+        ]
 
     def _forget(self, wave: str, provider: str, gone: set[str]) -> bool:
         """Let the wave's state follow: without these machines, or dropped with the last one.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -146,6 +148,20 @@ def test_interrupted_it_leaves_nothing(deployment: Deployment, number: signal.Si
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "nothing is left" in told
+
+
+def test_a_closed_terminal_is_an_interruption(deployment: Deployment) -> None:
+    """What is still said cannot be written any more."""
+    job, mark = deployment.sleeper("slow")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(deployment.folder)
+        words = deployment.command("run", job)
+        os.execve(words[0], words, deployment.environment)
+    deployment.wait_until_running(mark)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
 
 
 def test_interrupted_while_machines_are_made_it_leaves_nothing(deployment: Deployment) -> None:

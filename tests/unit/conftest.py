@@ -62,6 +62,7 @@ def build_rig(
     folder: Path,
     deployment: str = "prod",
     others: Sequence[FakeCloud] = (),
+    spare_seconds: float = 0.0,
 ) -> Rig:
     sites = Sites({one.name: Site(one, Inventory(one, deployment)) for one in (cloud, *others)})
     rig: Rig
@@ -74,7 +75,17 @@ def build_rig(
     committer = Committer(
         deployment, ledger, waves, window=Window(0.0, 0.0), concurrent_applies=2, machines=200
     )
-    fleet = Fleet(deployment, ledger, sites, offers, connections, host_keys, committer, signals)
+    fleet = Fleet(
+        deployment,
+        ledger,
+        sites,
+        offers,
+        connections,
+        host_keys,
+        committer,
+        signals,
+        spare_seconds=spare_seconds,
+    )
     mending = Mending(ledger, sites, stacks, waves, committer, fleet, host_keys, 10.0)
 
     def sleep(_seconds: float) -> None:

@@ -171,3 +171,21 @@ def test_a_cancelled_burst_stops_and_leaves_nothing(rig: Rig, tmp_path: Path) ->
     assert not thread.is_alive()
     assert {r.status for r in results} == {JobStatus.CANCELLED}  # type: ignore[attr-defined]
     assert not rig.cloud.alive
+
+
+def test_a_listener_that_fails_costs_no_machine(rig: Rig, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def fail_at_the_second(happening: Happening) -> None:
+        if happening.step is Step.MACHINE_REQUESTED:
+            asked.append(happening.machine)
+            if len(asked) == 2:
+                raise OSError("no space left")
+
+    plan = MachinePlan(Shape("fake.img"), 3600, 10, 10)
+    burst = Burst(rig.fleet, plan, tmp_path, fail_at_the_second)
+    with pytest.raises(OSError, match="no space left"):
+        burst.run(_jobs(3), machines=3)
+    assert len(asked) == 2
+    assert not rig.fleet.entries()
+    assert not rig.cloud.alive

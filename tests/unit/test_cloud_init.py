@@ -276,8 +276,8 @@ def test_first_boot_arms_everything_before_it_says_so(box: Box) -> None:
     box.output("first-boot")
     assert box.read("systemctl.log").splitlines() == [
         "daemon-reload",
-        "enable --now tango-cloud-boot.service",
         "enable --now tango-cloud-expiry.timer",
+        "enable --now tango-cloud-boot.service",
     ]
     assert box.read("first-boot") == box.first
     assert not (box.folder / "key.next").exists()

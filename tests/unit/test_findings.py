@@ -96,7 +96,9 @@ def test_an_orphan_with_a_known_key_is_destroyed_when_it_is_of_no_use() -> None:
 
 def test_what_came_up_after_it_was_given_up_is_destroyed_at_once() -> None:
     young = replace(INSTANCE, created=dt.datetime.fromtimestamp(YOUNG, dt.UTC))
-    view = replace(ORPHANED, instances=[young], past={INSTANCE.uid}, keys={INSTANCE.uid})
+    view = replace(ORPHANED, instances=[young], past={INSTANCE.uid: ""}, keys={INSTANCE.uid})
+    assert _found(view) == [(Kind.LEFTOVER, Action.DESTROY)]
+    view = replace(view, past={INSTANCE.uid: INSTANCE.instance_id})
     assert _found(view) == [(Kind.LEFTOVER, Action.DESTROY)]
 
 
@@ -109,6 +111,8 @@ def test_a_copy_of_a_machine_is_only_told() -> None:
     """ "Launch more like this" copies every tag."""
     copy = replace(INSTANCE, instance_id="i-copy")
     assert _found(replace(AGREED, instances=[INSTANCE, copy])) == [(Kind.DAMAGED, Action.TELL)]
+    survivor = replace(ORPHANED, instances=[copy], past={INSTANCE.uid: INSTANCE.instance_id})
+    assert _found(survivor) == [(Kind.DAMAGED, Action.TELL)]
     unseen = replace(MACHINE, instance_id="")
     assert _found(replace(AGREED, machines=[unseen])) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -329,7 +330,7 @@ def test_a_dead_owners_wave_is_finished_by_who_notices(rig: Rig) -> None:
 
 def test_a_living_owners_wave_is_left_alone(rig: Rig) -> None:
     machine = book(rig, KEY)
-    rig.ledger.owners.register("alive")
+    rig.ledger.owners.beat("alive")
     rig.ledger.intents.claim("prod", "fake", "wave1", "alive")
     with pytest.raises(NotReadyInTime):
         rig.fleet.wait(KEY, 0.5)
@@ -401,5 +402,37 @@ def test_a_copy_of_a_machine_is_listed_beside_it(rig: Rig) -> None:
     entries = rig.fleet.entries()
     assert {(entry.state, entry.instance and entry.instance.instance_id) for entry in entries} == {
         ("ready", machine.instance_id),
-        ("orphan", "i-0copy"),
+        ("damaged", "i-0copy"),
     }
+
+
+def test_a_machine_that_is_about_to_expire_gets_no_job(rig: Rig, tmp_path: Path) -> None:
+    old = ready(rig)
+    life = old.expires_at - old.created_at
+    patient = build_rig(rig.ledger, rig.cloud, rig.transport, tmp_path, spare_seconds=life)
+    assert patient.fleet.wait(KEY, 10).uid == old.uid, "of a short life half is enough"
+    begun = time.time() - 0.6 * life
+    rig.ledger.machines.record(old.uid, created_at=begun, expires_at=begun + life)
+    assert rig.fleet.wait(KEY, 10).uid == old.uid
+    new = patient.fleet.wait(KEY, 10)
+    assert new.uid != old.uid
+    assert new.expires_at - new.created_at == pytest.approx(life)
+    assert rig.cloud.terminated == [old.instance_id]
+    patient.fleet.close()
+
+
+def test_another_hosts_terraform_may_outlive_its_owner(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be looked up from here, and goes on by itself for a while."""
+    machine = book(rig, KEY)
+    with monkeypatch.context() as there:
+        there.setattr("tango_cloud.core.ledger.waves._this_host", lambda: "there booted-once")
+        rig.ledger.owners.beat("killed")
+    rig.ledger.intents.claim("prod", "fake", "wave1", "killed")
+    monkeypatch.setattr("tango_cloud.core.ledger.waves.SILENT_SECONDS", 0.0)
+    assert not rig.ledger.owners.alive("killed")
+    assert not rig.committer.finish("wave1")
+    monkeypatch.setattr("tango_cloud.orchestration.waves._LONGEST_APPLY_SECONDS", 0.0)
+    assert rig.committer.finish("wave1")
+    assert state_of(rig, machine) is State.GONE

@@ -202,3 +202,12 @@ def test_a_clock_that_is_set_back_holds_up_nobody(ledger: Ledger, clock: Clock) 
     clock.now -= 3600
     assert ledger.intents.waiting("prod", LOCAL) == {"local": 1}
     assert ledger.intents.next_due("prod", LOCAL, {}) == clock.now
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_pace(ledger: Ledger, clock: Clock) -> None:
+    _ask(ledger, 10)
+    assert _claim(ledger) == 5
+    clock.now -= 3600
+    assert _claim(ledger) == 0
+    clock.now += 2.5
+    assert _claim(ledger) == 5

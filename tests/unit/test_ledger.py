@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import QueuePool, create_engine, inspect, select, update
+from sqlalchemy import QueuePool, create_engine, delete, inspect, select, update
 
 from tango_cloud.core.errors import ConfigurationError
 from tango_cloud.core.ledger import Ledger, database
@@ -133,7 +133,7 @@ def test_a_clock_that_is_set_ends_nobody(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the system says of a process is relative to the start of the host, and that moves."""
-    ledger.owners.register("me")
+    ledger.owners.beat("me")
     own = tmp_path / str(os.getpid())
     own.mkdir()
     for name in ("stat", "status"):
@@ -150,7 +150,7 @@ def test_an_owner_on_another_host_is_alive_while_its_heart_beats(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
     """A host that was started anew is another one, though its name and its pids are the same."""
-    ledger.owners.register("me")
+    ledger.owners.beat("me")
     monkeypatch.setattr("tango_cloud.core.ledger.waves._this_host", lambda: "elsewhere")
     if silent:
         monkeypatch.setattr("tango_cloud.core.ledger.waves.SILENT_SECONDS", 0.0)
@@ -158,7 +158,7 @@ def test_an_owner_on_another_host_is_alive_while_its_heart_beats(
 
 
 def test_an_owner_is_alive_while_its_process_is(ledger: Ledger) -> None:
-    ledger.owners.register("me")
+    ledger.owners.beat("me")
     assert ledger.owners.alive("me")
     assert not ledger.owners.alive("nobody")
     ledger.owners.leave("me")
@@ -167,7 +167,7 @@ def test_an_owner_is_alive_while_its_process_is(ledger: Ledger) -> None:
 
 def test_owners_of_this_host_that_were_killed_are_struck_off(ledger: Ledger, url: str) -> None:
     for owner in ("killed", "elsewhere", "me"):
-        ledger.owners.register(owner)
+        ledger.owners.beat(owner)
     with create_engine(url).begin() as connection:
         connection.execute(update(owners).where(owners.c.owner == "killed").values(started=1.0))
         connection.execute(update(owners).where(owners.c.owner == "elsewhere").values(host="there"))
@@ -178,7 +178,7 @@ def test_owners_of_this_host_that_were_killed_are_struck_off(ledger: Ledger, url
 
 
 def test_an_owner_with_an_unfinished_wave_stays_on_the_books(ledger: Ledger, url: str) -> None:
-    ledger.owners.register("me")
+    ledger.owners.beat("me")
     _request(ledger)
     ledger.intents.claim("prod", "local", "wave1", "me")
     ledger.owners.leave("me")
@@ -240,3 +240,27 @@ def test_a_lease_is_held_once(ledger: Ledger) -> None:
     assert ledger.machines.lease(KEY) is None
     ledger.machines.unlease(KEY)
     assert ledger.machines.lease(KEY) is not None
+
+
+def test_who_lives_is_alive_again_on_books_that_were_lost(ledger: Ledger, url: str) -> None:
+    ledger.owners.beat("me")
+    with create_engine(url).begin() as connection:
+        connection.execute(delete(owners))
+    assert not ledger.owners.alive("me")
+    ledger.owners.beat("me")
+    assert ledger.owners.alive("me")
+
+
+def test_a_machine_that_has_come_up_meanwhile_is_not_given_up(ledger: Ledger) -> None:
+    machine = _request(ledger)
+    ledger.intents.claim("prod", "local", "wave1", "owner")
+    ledger.machines.move(machine.uid, State.STARTING)
+    given_up = ledger.machines.supersede(
+        machine,
+        reason=Reason.SUPERSEDED,
+        detail="",
+        provider="local",
+        offer=0,
+        among={State.CREATING},
+    )
+    assert given_up is None

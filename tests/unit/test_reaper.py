@@ -204,5 +204,7 @@ def test_the_command_says_what_it_saw_and_whether_something_is_left(
     assert [row[1] for row in rows if row[-1] == "tango-uid"] == ["hand-made"]
     assert "away: the fake cloud is away" in done.stderr
     cloud.alive.clear()
-    assert command(clouds=[cloud]).stdout == "no machines\n"
+    assert command("--dry-run", clouds=[cloud]).stdout == "no machines\n"
+    make(cloud, "young", dt.timedelta(hours=-1))
+    assert command(clouds=[cloud]).stdout == "", "a cron sends a mail for every word"
     assert command(clouds=[away]).exit_code == 3

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tango_cloud.core.errors import ProviderUnavailable
+from tango_cloud.core.errors import ProviderUnavailable, TerraformError
 from tango_cloud.core.ledger import Ledger
 from tango_cloud.core.lifecycle import Reason, State
 from tango_cloud.core.model import Machine, MachineKey
@@ -226,3 +226,46 @@ def test_a_key_that_comes_while_others_are_forgotten_is_kept(
     monkeypatch.setattr(rig.ledger.machines, "all_live", look_and_be_late)
     _run(rig)
     assert rig.host_keys.known(newest[-1]) is not None
+
+
+def test_the_story_of_a_machine_tells_why_it_had_to_go(rig: Rig) -> None:
+    machine = _ready(rig)
+    rig.ahead += machine.expires_at
+    assert _run(rig) == {Kind.EXPIRED: ""}
+    *_, going, gone = rig.fleet.history(machine.uid)
+    assert (going.event, gone.event) == (State.DESTROYING, State.GONE)
+    assert going.detail.startswith("expired: ")
+    assert gone.detail == going.detail
+
+
+def test_states_that_cannot_be_listed_hold_up_nothing_else(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _ready(rig)
+    rig.ahead += machine.expires_at
+
+    def fail() -> Mapping[str, float]:
+        raise TerraformError(["workspace", "list"], 1, "", ["no such bucket"])
+
+    monkeypatch.setattr(rig.cloud, "waves", fail)
+    found = _run(rig)
+    assert found[Kind.EXPIRED] == ""
+    assert "no such bucket" in found[Kind.STATES]
+    assert found.keys() == {Kind.EXPIRED, Kind.STATES}
+    assert not rig.cloud.alive
+
+
+def test_another_hosts_process_is_dead_only_if_it_stays_silent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock may be a minute behind ours."""
+    with monkeypatch.context() as there:
+        there.setattr("tango_cloud.core.ledger.waves._this_host", lambda: "there booted-once")
+        rig.ledger.owners.beat("far")
+    monkeypatch.setattr("tango_cloud.core.ledger.waves.SILENT_SECONDS", 0.0)
+    machine = rig.ledger.machines.request(KEY, "fake", SHAPE, 60, holder="far")[0]
+    rig.cloud.between_looks = lambda: rig.ledger.owners.beat("far")
+    assert _run(rig) == {}
+    assert state_of(rig, machine) is State.REQUESTED
+    rig.cloud.between_looks = lambda: None
+    assert _run(rig) == {Kind.DESERTED: ""}

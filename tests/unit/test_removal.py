@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,8 @@ from tango_cloud.core.model import Machine, MachineKey, Rate, WaveState
 
 from ..waiting import wait_until
 from .conftest import KEY, SHAPE, Rig, book, ready, request, state_of
+
+OTHER = MachineKey("prod", 2000, "local")
 
 
 def test_destroying_asks_the_cloud_and_the_state_follows(rig: Rig) -> None:
@@ -250,3 +253,32 @@ def _wave_state(rig: Rig, machine: Machine) -> WaveState:
     wave = rig.ledger.waves.get(machine.wave)
     assert wave is not None
     return wave.state
+
+
+def test_a_copy_of_a_machine_outlives_it(rig: Rig) -> None:
+    """ "Launch more like this" copies every tag: whose it is cannot be known."""
+    machine = ready(rig)
+    rig.cloud.alive["i-copy"] = replace(rig.cloud.alive[machine.instance_id], instance_id="i-copy")
+    rig.fleet.destroy_and_wait(KEY, 10)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert list(rig.cloud.alive) == ["i-copy"]
+    assert not rig.fleet.exists(KEY)
+
+
+def test_a_cloud_that_is_no_longer_set_up_is_not_asked(rig: Rig) -> None:
+    """An identity may have lived there before the settings were changed."""
+    before = rig.ledger.machines.request(KEY, "before", SHAPE, 60)[0]
+    rig.ledger.machines.move(before.uid, State.DESTROYING)
+    rig.ledger.machines.move(before.uid, State.GONE)
+    rig.fleet.destroy_and_wait(KEY, 10)
+    assert not rig.fleet.exists(KEY)
+
+
+def test_what_was_ended_without_being_on_the_books_has_a_story(rig: Rig) -> None:
+    machine = ready(rig)
+    instance = rig.cloud.alive[machine.instance_id]
+    stranger = replace(instance, instance_id="i-stranger", uid="a" * 12, key=OTHER)
+    rig.cloud.alive = {"i-stranger": stranger}
+    rig.fleet.destroy_and_wait(OTHER, 10)
+    (event,) = rig.fleet.history(OTHER.instance_name)
+    assert (event.event, "i-stranger" in event.detail) == ("terminated", True)

@@ -7,7 +7,7 @@ of what is asked: `aws/create`.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from tango_cloud.core.ledger.database import Database
 from tango_cloud.core.ledger.records import Clock
@@ -43,6 +43,15 @@ def ready_at(connection: Connection, name: str, rate: Rate, wanted: int, now: fl
     """When that will be more than none, in seconds since the epoch."""
     missing = min(wanted, rate.burst) - _tokens(connection, name, rate, now)
     return now + max(0.0, missing / rate.per_second)
+
+
+def follow_clock(connection: Connection, name: str, now: float) -> None:
+    """After the clock was set back, fill from now on, not from when it comes there again."""
+    connection.execute(
+        update(buckets)
+        .where(buckets.c.name == name, buckets.c.filled_at > now)
+        .values(filled_at=now)
+    )
 
 
 def take(connection: Connection, name: str, rate: Rate, count: int, now: float) -> None:

@@ -145,6 +145,7 @@ def _hand_out(connection: Connection, provider: str, rate: Rate, now: float) -> 
     """Give what the bucket holds to the next in turn, whosever they are."""
     eligible = _eligible(connection, provider, now)
     wanted = connection.execute(select(func.count()).where(*eligible)).scalar_one()
+    buckets.follow_clock(connection, _bucket(provider), now)
     allowed = buckets.allowed(connection, _bucket(provider), rate, wanted, now)
     if not allowed:
         return

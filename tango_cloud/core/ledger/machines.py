@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from tango_cloud.core.ledger.database import Database
 from tango_cloud.core.ledger.records import Clock, machine_of, new_uid, note
 from tango_cloud.core.ledger.schema import events, machines
-from tango_cloud.core.lifecycle import Reason, State, sources
+from tango_cloud.core.lifecycle import LIVE, Reason, State, sources
 from tango_cloud.core.model import Event, Instance, Machine, MachineKey, Shape
 
 FIRST_OWN_ID = 100_000
@@ -149,18 +149,19 @@ class Machines:
         offer: int,
         delay: float = 0.0,
         counted: bool = True,
+        among: Collection[State] = LIVE - {State.DESTROYING},
     ) -> Machine | None:
         """Give a machine up and request the same identity anew, in one transaction.
 
         The new one may be claimed after `delay` seconds. It counts as one more attempt unless it
-        was not `counted`. None when the old one is being destroyed
-        or gone: then nobody wants it any more.
+        was not `counted`. None when the old one is in a state that is not `among` these by now: if
+        it is being destroyed or gone, nobody wants it any more.
         """
         with self._database.write() as connection:
             row = connection.execute(
                 select(machines.c.state).where(machines.c.uid == machine.uid)
             ).scalar()
-            if row in (None, State.DESTROYING, State.GONE):
+            if row not in among:
                 return None
             self._move(connection, machine.uid, State.GONE, reason, detail, {})
             return self._insert(
@@ -213,13 +214,15 @@ class Machines:
         except IntegrityError:
             return None
 
-    def states(self, uids: Collection[str]) -> Mapping[str, State]:
-        """The states of those of these machines that were ever on the books."""
+    def gone(self, uids: Collection[str]) -> Mapping[str, str]:
+        """Those of these machines that are gone on the books, with the instance ids they had."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(machines.c.uid, machines.c.state).where(machines.c.uid.in_(uids))
+                select(machines.c.uid, machines.c.instance_id).where(
+                    machines.c.uid.in_(uids), machines.c.state == State.GONE
+                )
             )
-            return {row.uid: State(row.state) for row in rows}
+            return {row.uid: row.instance_id for row in rows}
 
     def record(self, uid: str, **columns: Any) -> Machine | None:
         """Note facts about a machine without moving it."""
@@ -231,6 +234,11 @@ class Machines:
                 .returning(machines)
             ).first()
             return machine_of(row) if row else None
+
+    def tell(self, instance: Instance, event: str, detail: str) -> None:
+        """Add to the story of an instance what happened to it without its being on the books."""
+        with self._database.write() as connection:
+            note(connection, self._clock(), [instance], event, detail)
 
     def history(self, deployment: str, name: str) -> Sequence[Event]:
         """Every event of the machines whose id, uid or instance name is `name`, oldest first."""

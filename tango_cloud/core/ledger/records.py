@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, insert
 
 from tango_cloud.core.ledger.schema import events
 from tango_cloud.core.lifecycle import Reason, State
-from tango_cloud.core.model import Machine, MachineKey, Shape
+from tango_cloud.core.model import Instance, Machine, MachineKey, Shape
 
 Clock = Callable[[], float]
 
@@ -46,7 +46,7 @@ def machine_of(row: Row[Any]) -> Machine:
 
 
 def note(
-    connection: Connection, at: float, noted: Iterable[Machine], event: str, detail: str
+    connection: Connection, at: float, noted: Iterable[Machine | Instance], event: str, detail: str
 ) -> None:
     """Add a line to each machine's story, in the transaction that makes it true."""
     connection.execute(

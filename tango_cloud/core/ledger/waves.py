@@ -129,23 +129,23 @@ class Owners:
         self._database = database
         self._clock = clock
 
-    def register(self, owner: str) -> None:
-        with self._database.write() as connection:
-            connection.execute(
-                insert(owners).values(
-                    owner=owner,
-                    host=_this_host(),
-                    pid=os.getpid(),
-                    started=process_started(os.getpid()),
-                    heartbeat_at=self._clock(),
-                )
-            )
-
     def beat(self, owner: str) -> None:
+        """Be on the books as alive; also again, where they were lost or are those of a backup."""
+        now = self._clock()
         with self._database.write() as connection:
-            connection.execute(
-                update(owners).where(owners.c.owner == owner).values(heartbeat_at=self._clock())
-            )
+            known = connection.execute(
+                update(owners).where(owners.c.owner == owner).values(heartbeat_at=now)
+            ).rowcount
+            if not known:
+                connection.execute(
+                    insert(owners).values(
+                        owner=owner,
+                        host=_this_host(),
+                        pid=os.getpid(),
+                        started=process_started(os.getpid()),
+                        heartbeat_at=now,
+                    )
+                )
 
     def leave(self, owner: str) -> None:
         """Strike the owner off, unless it still holds a wave that somebody has to finish."""
@@ -169,9 +169,21 @@ class Owners:
                 connection.execute(delete(owners).where(owners.c.owner.in_(dead)))
 
     def alive(self, owner: str) -> bool:
+        found = self._get(owner)
+        return found is not None and found.alive(self._clock())
+
+    def heartbeat_elsewhere(self, owner: str) -> float | None:
+        """When an owner on another host was last heard of, in seconds since the epoch by its clock;
+        None for one of this host, also of before it was started anew."""
+        found = self._get(owner)
+        if found is None or found.host.split()[0] == _this_host().split()[0]:
+            return None
+        return found.heartbeat_at
+
+    def _get(self, owner: str) -> Owner | None:
         with self._database.read() as connection:
             row = connection.execute(select(owners).where(owners.c.owner == owner)).first()
-        return row is not None and Owner(*row).alive(self._clock())
+        return Owner(*row) if row is not None else None
 
 
 def process_started(pid: int) -> float:

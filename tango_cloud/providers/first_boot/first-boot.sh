@@ -10,7 +10,8 @@ rm -f "$STATE/first-boot" "$KEY.next" "$KEY.next.pub"
 mkdir -p "$STATE"
 chmod 0711 "$STATE"
 systemctl daemon-reload
-systemctl enable --now tango-cloud-boot.service
+# First: whatever else fails, the machine ends by itself.
 systemctl enable --now tango-cloud-expiry.timer
+systemctl enable --now tango-cloud-boot.service
 cp "$ETC/first-key.pub" "$STATE/first-boot.new"
 mv "$STATE/first-boot.new" "$STATE/first-boot"
