@@ -273,7 +273,8 @@ class Cloud:
         known_hosts = folder / ansible_inventory.KNOWN_HOSTS
         machines = ansible_inventory.usable(self.machines())
         ansible_inventory.write_known_hosts(machines, known_hosts)
-        return ansible_inventory.document(machines, client_key(folder).file, known_hosts)
+        key = client_key(folder).file
+        return ansible_inventory.document(machines, self._fleet.sudo(), key, known_hosts)
 
     def history(self, name: str) -> Sequence[Event]:
         """The story of the machines that bore this id or instance name, oldest first."""

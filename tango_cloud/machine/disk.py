@@ -1,4 +1,7 @@
-"""Watching how much disk a job takes, at a cost that is bounded whatever it makes."""
+"""Watching how much disk a job takes, at a cost that is bounded whatever it makes.
+
+What counts is what names lead to: files that are open and have none any more do not.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ ENTRY_BYTES = 512
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_DEPTH = 100
+_MAX_WAITING = 8 << 20
+"""Characters of paths that are kept. Who has made more than that has made too much."""
+_TOO_MUCH = 1 << 62
 _FIRST_LOOK = 0.25
 _SLICE = 0.01
 _REST = 15
@@ -42,14 +48,18 @@ class DiskWatch:
         started = time.monotonic()
         if started < self.next_look:
             return False
-        space = os.statvfs(self._tops[0])
-        if space.f_bavail * space.f_frsize < RESERVE:
+        if self.full():
             self.reason = "the machine's disk is full"
         elif self._limit is not None and self._step(started + _SLICE) > self._limit:
             self.reason = f"its disk limit of {self._limit} bytes was exceeded"
         took = time.monotonic() - started
         self.next_look = started + took + max(_FIRST_LOOK, took * _REST)
         return bool(self.reason)
+
+    def full(self) -> bool:
+        """Whether the file system has no more than what the agent needs."""
+        space = os.statvfs(self._tops[0])
+        return space.f_bavail * space.f_frsize < RESERVE
 
     def _step(self, until: float) -> int:
         """Go on with the walk until that time; the bytes found by this pass so far."""
@@ -65,19 +75,27 @@ def measure(tops: Sequence[int]) -> Iterator[int]:
     """Yields a growing total of bytes; the last one is the whole. Follows no links, and passes over
     what lies more than 100 directories deep, where each look would cost 100 opens.
 
-    Only the paths of directories still to be read are kept, relative to their top. Each step down
+    Only the paths of directories still to be read are kept, relative to their top, and of those no
+    more than some megabytes: beyond that a total is yielded that exceeds any limit. Each step down
     is an open with O_NOFOLLOW, so that a directory replaced by a link meanwhile is passed over.
     """
     total = 0
     for top in tops:
-        waiting = [""]
+        waiting, held = [""], 0
         while waiting:
             path = waiting.pop()
+            held -= len(path)
             with contextlib.suppress(OSError):
                 folder = _descend(top, path)
                 try:
+                    known = len(waiting)
                     for added in _add_entries(folder, path, waiting):
                         total += added
+                        held += sum(map(len, waiting[known:]))
+                        known = len(waiting)
+                        if held > _MAX_WAITING:
+                            yield _TOO_MUCH
+                            return
                         yield total
                 finally:
                     os.close(folder)

@@ -71,6 +71,9 @@ class Driver:
         with _woken_by_children() as woken, sandbox.launch.folders.opened() as tops:
             watch = DiskWatch(tops, limits.disk_bytes)
             began = time.monotonic()
+            if watch.full():
+                sandbox.discard()
+                raise Failure(DAMAGED, "its disk was full before the job began")
             with contextlib.suppress(BrokenPipeError):  # it failed already; `fault` says why
                 sandbox.go(limits)
             try:

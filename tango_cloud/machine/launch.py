@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tango_cloud.machine import children, processes
+from tango_cloud.machine import children, processes, syscalls
 from tango_cloud.machine.cgroups import Group
 from tango_cloud.machine.facts import Facts
 from tango_cloud.machine.folders import Folders
@@ -142,6 +142,8 @@ class Sandbox:
             for source, target in ((null, 0), (output, 1), (output, 2)):
                 os.dup2(source, target)
             children.die_with_agent(agent)
+            with contextlib.suppress(OSError):  # no keyrings here, for anybody
+                syscalls.new_session_keyring()
             os.umask(0o022)
             if self.group is not None:
                 self.group.enter()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import struct
@@ -141,6 +142,24 @@ def _bind(source: str, target: str, read_only: bool) -> None:
     """Bind, without set-user-id programs and devices; what was mounted with more limits keeps them,
     which the kernel demands of a user namespace."""
     syscalls.mount(source, target, "", syscalls.MS_BIND | syscalls.MS_REC)
+    for mounted in _mounted(target):
+        _limit(mounted, read_only)
+
+
+def _mounted(target: str) -> list[str]:
+    """`target` and all that is mounted below it."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = [line.split()[4] for line in file]
+    # The kernel writes blanks and the like in octal.
+    paths = [os.fsdecode(re.sub(rb"\\([0-7]{3})", _character, point)) for point in points]
+    return [path for path in paths if path == target or path.startswith(target + "/")]
+
+
+def _character(octal: re.Match[bytes]) -> bytes:
+    return bytes([int(octal[1], 8)])
+
+
+def _limit(target: str, read_only: bool) -> None:
     kept = os.statvfs(target).f_flag
     flags = kept & (os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME | os.ST_RDONLY)
     if kept & os.ST_RELATIME:

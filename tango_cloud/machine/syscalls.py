@@ -6,9 +6,11 @@ ctypes, with ENOSYS.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 try:
@@ -39,6 +41,11 @@ _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+_JOIN_SESSION_KEYRING, _CLEAR, _GET_PERSISTENT = 1, 7, 22
+_PROCESS_KEYRING, _USER_KEYRING, _USER_SESSION_KEYRING = -2, -4, -5
+_NO_KEYS = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
+"""Said where the kernel, or a container, has no keyrings of a kind for anybody."""
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
 
@@ -99,3 +106,38 @@ def change_root(new_root: str) -> None:
     _call("syscall", ctypes.c_long(number), b".", b".")
     _call("umount2", b".", _MNT_DETACH)
     os.chdir("/")
+
+
+def new_session_keyring() -> None:
+    """Have a session keyring of one's own, empty, instead of the one that was inherited."""
+    _keyctl(_JOIN_SESSION_KEYRING, 0, 0)
+
+
+def clear_user_keyrings() -> None:
+    """Empty what the kernel keeps of this user's keys, which outlives every process."""
+    for keyring in (_USER_KEYRING, _USER_SESSION_KEYRING):
+        with _unless_there_are_none():
+            _keyctl(_CLEAR, keyring, 0)
+    with _unless_there_are_none():
+        _keyctl(_CLEAR, _keyctl(_GET_PERSISTENT, -1, _PROCESS_KEYRING), 0)
+
+
+@contextlib.contextmanager
+def _unless_there_are_none() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_KEYS:
+            raise
+
+
+def _keyctl(operation: int, one: int, two: int) -> int:
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if _libc is None or number is None:
+        raise OSError(errno.ENOSYS, "keyctl: not on this system")
+    words = [ctypes.c_long(word) for word in (number, operation, one, two)]
+    result = int(_libc.syscall(*words))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"keyctl: {os.strerror(code)}")
+    return result

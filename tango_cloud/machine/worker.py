@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from tango_cloud.machine import frames, wipe
+from tango_cloud.machine import frames, syscalls, wipe
 from tango_cloud.machine.children import become, die_with_agent, reset_signals
 from tango_cloud.machine.extract import ArchiveRefused, extract
 from tango_cloud.machine.facts import Facts
@@ -146,14 +146,16 @@ def _serve(
             what = line.recv(100).decode().strip()
             if not what:
                 break
-            line.sendall(json.dumps(_do(what, tops, read)).encode())
+            line.sendall(json.dumps(_do(what, tops, read, facts.separate)).encode())
     finally:
         os._exit(0)
 
 
-def _do(what: str, tops: tuple[int, ...], read: ReadSome) -> Any:
+def _do(what: str, tops: tuple[int, ...], read: ReadSome, separate: bool) -> Any:
     """The failure, as its two words; None when there is none."""
     try:
+        if separate:
+            _forget_keys()
         if what == EMPTY:
             _empty(tops)
         else:
@@ -163,6 +165,14 @@ def _do(what: str, tops: tuple[int, ...], read: ReadSome) -> Any:
     except frames.StreamBroken as error:
         return [REFUSED, f"the archive was cut short: {error}"]
     return None
+
+
+def _forget_keys() -> None:
+    """A user who is here for jobs alone keeps nothing from one to the next."""
+    try:
+        syscalls.clear_user_keyrings()
+    except OSError as error:
+        raise Failure(DAMAGED, f"cannot remove the keys of the last job: {error}") from error
 
 
 def _empty(tops: tuple[int, ...]) -> None:

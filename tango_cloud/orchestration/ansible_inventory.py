@@ -13,7 +13,7 @@ import re
 import shlex
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,20 @@ def usable(entries: Iterable[Entry]) -> Sequence[Machine]:
     ]
 
 
-def document(machines: Iterable[Machine], client_key: Path, known_hosts: Path) -> dict[str, Any]:
+def document(
+    machines: Iterable[Machine], sudo: Collection[str], client_key: Path, known_hosts: Path
+) -> dict[str, Any]:
     """What `--list` prints, with the variables of all machines, so that Ansible asks but once.
 
-    `known_hosts` is the file that `write_known_hosts` wrote of the same machines.
+    `sudo` are the providers on whose machines one becomes root; `known_hosts` is the file that
+    `write_known_hosts` wrote of the same machines.
     """
     groups: defaultdict[str, list[str]] = defaultdict(list)
     variables: dict[str, dict[str, Any]] = {}
     for machine in machines:
         name = machine.key.instance_name
         variables[name] = _variables(machine, client_key, known_hosts)
+        variables[name]["ansible_become"] = machine.provider in sudo
         for kind, value in (
             ("provider", machine.provider),
             ("image", machine.shape.image),

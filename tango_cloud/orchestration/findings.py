@@ -218,6 +218,8 @@ def _fate(
         return Kind.FAILED, Action.DESTROY, f"{machine.reason}: {machine.detail}"
     if machine.state is State.REQUESTED or machine.wave in view.applying:
         return None
+    if machine.state is State.LEASED and any(i.uid == machine.uid for i in view.instances):
+        return None  # an image is made of it, say, for which Google stops it
     if machine.uid not in shown and still >= minimum_age:
         return Kind.LOST, Action.STRIKE, f"absent from {view.provider}"
     return None

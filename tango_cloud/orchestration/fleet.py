@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -162,6 +162,10 @@ class Fleet:
         """
         named = [i for name in self._sites.chosen for i in self._sites[name].provider.images()]
         return list(dict.fromkeys(named))
+
+    def sudo(self) -> Collection[str]:
+        """The clouds on whose machines the account that we log in with becomes root."""
+        return {name for name, site in self._sites.items() if site.provider.sudo}
 
     def warnings(self) -> Sequence[str]:
         """What the providers warn of, each with what to do about it."""

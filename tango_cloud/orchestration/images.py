@@ -124,7 +124,7 @@ def failed(baked: BakedImage, now: dt.datetime) -> bool:
 
 def current(images: Iterable[BakedImage], name: str) -> BakedImage | None:
     """The image that the name stands for: the newest ready one."""
-    named = (one for one in images if one.ready and one.recipe.name == name)
+    named = (one for one in images if one.ready and plain(one.recipe.name) == plain(name))
     return max(named, key=lambda one: one.created, default=None)
 
 

@@ -452,6 +452,27 @@ def test_leaves_files_in_shared_places(job: Runner, setting: Setting) -> None:
     assert job.says(f"ls {places}").count("left-behind") == 0
 
 
+KEYS = """
+import ctypes, platform, sys
+ADD, KEYCTL = (248, 250) if platform.machine() == "x86_64" else (217, 219)
+call = ctypes.CDLL(None, use_errno=True).syscall
+PERSISTENT = call(KEYCTL, 22, -1, -2)
+for ring in (-3, -4, -5, PERSISTENT):
+    if sys.argv[1] == "leave":
+        print(call(ADD, b"user", b"left-behind", b"answers", 7, ring) > 0)
+    else:
+        print(call(KEYCTL, 10, ring, b"user", b"left-behind", 0) > 0)
+"""
+
+
+def test_leaves_a_key_with_the_kernel(job: Runner, setting: Setting) -> None:
+    if not (setting.root or setting.isolated):
+        pytest.skip("a job of the agent's own user reads what it reads")
+    left = job.says(f"{PYTHON} keys.py leave", files={"keys.py": KEYS})
+    assert "True" in left, "else there is nothing to be found"
+    assert "True" not in job.says(f"{PYTHON} keys.py find", files={"keys.py": KEYS})
+
+
 THIEF = """
 import glob, os, shutil, sys, time
 if os.fork(): os._exit(0)

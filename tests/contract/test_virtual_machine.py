@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tango_cloud.machine import bundle
 from tango_cloud.transports.protocol import Session
 from tango_cloud.transports.ssh import SshTransport
 
+from ..virtual_machine import machine as virtual_machine
 from ..virtual_machine.machine import VirtualMachine, missing
 from .jobs import Runner, limits, marker, wait_until_gone, wait_until_there
 
@@ -123,3 +125,12 @@ def test_autodriver_as_tangos_own_account_calls_it(whole_machine: VirtualMachine
     assert said.startswith("status 0\n")
     assert "Autodriver: Job exited with status 2\nautograde\n" in said
     assert "No such file" in said
+
+
+def test_it_ends_by_itself_at_its_expiry() -> None:
+    """By nothing but its own timer: nobody asks for it, and nobody is connected."""
+    lifetime = dt.timedelta(minutes=5)
+    begun = time.monotonic()
+    with virtual_machine.booted(lifetime) as machine:
+        assert machine.process.wait(timeout=2 * lifetime.total_seconds()) == 0
+    assert time.monotonic() - begun > 0.9 * lifetime.total_seconds()

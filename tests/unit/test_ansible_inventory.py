@@ -6,6 +6,7 @@ import re
 import shlex
 import stat
 import subprocess
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,12 @@ KNOWN_HOSTS = Path("/state/known")
 
 def _told(rig: Rig) -> dict[str, Any]:
     machines = ansible_inventory.usable(rig.fleet.entries())
-    return ansible_inventory.document(machines, CLIENT_KEY, KNOWN_HOSTS)
+    return ansible_inventory.document(machines, rig.fleet.sudo(), CLIENT_KEY, KNOWN_HOSTS)
+
+
+def _variables(rig: Rig) -> Collection[dict[str, Any]]:
+    told: dict[str, dict[str, Any]] = _told(rig)["_meta"]["hostvars"]
+    return told.values()
 
 
 def test_machines_of_all_clouds_are_told_by_provider_image_and_pool(
@@ -50,6 +56,11 @@ def test_machines_of_all_clouds_are_told_by_provider_image_and_pool(
         "provider_dear": {"hosts": [second]},
     }
     assert sorted(variables) == sorted([first, second])
+    dear.sudo = True
+    assert {v["tango_provider"]: v["ansible_become"] for v in _variables(rig)} == {
+        "cheap": False,
+        "dear": True,
+    }
     rig.fleet.close()
 
 
@@ -64,6 +75,7 @@ def test_a_machine_s_variables_say_how_to_reach_it_and_what_it_is(rig: Rig) -> N
         "ansible_user": "tango",
         "ansible_ssh_private_key_file": "/state/id_ed25519",
         "ansible_host_key_checking": True,
+        "ansible_become": False,
         "tango_id": 1000,
         "tango_uid": machine.uid,
         "tango_provider": "fake",
@@ -123,7 +135,7 @@ def test_host_keys_are_the_books_own_and_nobody_else_s_to_read(rig: Rig, tmp_pat
 @pytest.mark.parametrize("folder", ["plain", "with a space", "100%d", "it's"])
 def test_ssh_takes_the_arguments_as_meant(rig: Rig, folder: str) -> None:
     file = Path("/state", folder, "known")
-    told = ansible_inventory.document([ready(rig)], CLIENT_KEY, file)
+    told = ansible_inventory.document([ready(rig)], (), CLIENT_KEY, file)
     arguments = told["_meta"]["hostvars"][KEY.instance_name]["ansible_ssh_common_args"]
     ssh = ["ssh", "-G", "-F", "/dev/null", *shlex.split(arguments), "192.0.2.1"]
     understood = subprocess.run(ssh, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -177,3 +177,12 @@ def test_states_that_nobody_needs_are_discarded_once_they_are_old() -> None:
         ("old", Action.DISCARD),
         ("young", Action.WAIT),
     ]
+
+
+def test_a_machine_that_a_job_holds_is_not_lost_while_its_cloud_lists_it_at_all() -> None:
+    """It is stopped while an image is made of it, say."""
+    held = replace(MACHINE, state=State.LEASED)
+    stopped = replace(INSTANCE, status=InstanceStatus.STOPPING)
+    view = replace(AGREED, machines=[held], instances=[stopped])
+    assert _found(view) == []
+    assert _found(replace(view, instances=[])) == [(Kind.LOST, Action.STRIKE)]

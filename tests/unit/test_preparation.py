@@ -139,9 +139,12 @@ def test_with_nothing_changed_nothing_is_made(kitchen: Kitchen) -> None:
     assert len(kitchen.cloud.images_there) == 3
 
 
-def test_an_image_made_of_one_of_ours_is_made_anew_when_that_is(kitchen: Kitchen) -> None:
+@pytest.mark.parametrize("base", ["below", "below.img"])
+def test_an_image_made_of_one_of_ours_is_made_anew_when_that_is(
+    kitchen: Kitchen, base: str
+) -> None:
     kitchen.cloud.images_there = [image("below", 5)]
-    order = replace(ORDER, base="below")
+    order = replace(ORDER, base=base)
     assert kitchen.prepare(order).fresh
     assert not kitchen.prepare(order).fresh
     kitchen.cloud.images_there.append(image("below", 1))

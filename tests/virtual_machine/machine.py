@@ -134,11 +134,11 @@ class VirtualMachine(servers.Server):
 
 
 @contextlib.contextmanager
-def booted() -> Iterator[VirtualMachine]:
+def booted(lifetime: dt.timedelta = dt.timedelta(hours=6)) -> Iterator[VirtualMachine]:
     """The machine, booted and set up by its user data; nothing of it is kept."""
     with servers.folder(None) as path:
         host_key = servers.write_keys(path)
-        _write_seed(path)
+        _write_seed(path, lifetime)
         (path / "console").touch()
         port = servers.free_port()
         with (path / "qemu.log").open("wb") as log:
@@ -153,12 +153,12 @@ def booted() -> Iterator[VirtualMachine]:
             machine.close()
 
 
-def _write_seed(path: Path) -> None:
+def _write_seed(path: Path, lifetime: dt.timedelta) -> None:
     bootstrap = Bootstrap(
         host_private_key=(path / "host").read_text(),
         host_public_key=(path / "host.pub").read_text(),
         authorized_keys=((path / "client.pub").read_text(),),
-        expires=dt.datetime.now(dt.UTC) + dt.timedelta(hours=6),
+        expires=dt.datetime.now(dt.UTC) + lifetime,
     )
     seed = path / "seed"
     seed.mkdir()

@@ -70,12 +70,14 @@ class Gathering:
     def _next(self, playbook: str) -> None:
         """Start a run for who waits, unless one is starting."""
         with self._lock:
-            waiting = self._waiting[playbook]
-            if not waiting or playbook in self._starting:
+            if playbook in self._starting:
+                return
+            # Who has been stopped meanwhile must not have anything begun on its machine any more.
+            wanted = [share for share in self._waiting[playbook] if not share.unwanted()]
+            shares, self._waiting[playbook] = wanted[:_MOST], wanted[_MOST:]
+            if not shares:
                 return
             self._starting.add(playbook)
-            shares = waiting[:_MOST]
-            del waiting[:_MOST]
         # It may outlast the calls that it serves.
         threading.Thread(
             target=self._serve, args=(playbook, shares), name=f"ansible-{playbook}"

@@ -68,3 +68,16 @@ def test_a_huge_directory_is_measured_in_slices(tmp_path: Path, top: int) -> Non
     for number in range(1000):
         (tmp_path / str(number)).touch()
     assert len(list(disk.measure([top]))) > 4
+
+
+def test_more_directories_than_can_be_remembered_are_too_much(
+    tmp_path: Path, top: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100):
+        (tmp_path / f"{number:0200}").mkdir()
+    whole = measured(top)
+    assert whole < 1 << 30
+    monkeypatch.setattr(disk, "_MAX_WAITING", 100 * 200)
+    assert measured(top) == whole
+    monkeypatch.setattr(disk, "_MAX_WAITING", 50 * 200)
+    assert measured(top) > 1 << 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -118,3 +119,19 @@ def test_a_run_that_fails_to_start_fails_its_callers_and_no_others(playing: Play
         bad.result(LONG)
     playing.next_run().end()
     assert good.result(LONG) == []
+
+
+def test_who_is_stopped_while_waiting_has_nothing_begun(playing: Playing) -> None:
+    stop = threading.Event()
+    first = playing.call("a")
+    run = playing.next_run()
+    stopped = playing.call("b", stopped=stop.is_set)
+    third = playing.call("c")
+    stop.set()
+    run.begin()
+    shared = playing.next_run()
+    assert {host["name"] for host in shared.hosts.values()} == {"c"}
+    assert stopped.result(LONG) == []
+    for one in (run, shared):
+        one.end()
+    assert first.result(LONG) == third.result(LONG) == []
