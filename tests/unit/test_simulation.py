@@ -8,6 +8,7 @@ from bench.simulation.clouds import EC2, GCE
 from bench.simulation.plans import GROWTHS, gathering
 from bench.simulation.scenario import Plan, Served, simulate
 from tango_cloud.core.model import Rate
+from tango_cloud.core.sections import AwsSettings
 
 PACE = EC2.limits.requests
 EVEN = replace(EC2, start_spread=0.0)
@@ -24,6 +25,16 @@ def test_every_machine_is_made_once_and_the_cloud_is_never_asked_too_fast() -> N
     assert len(served.ready) == 200
     assert len(set(account.claimed)) == len(account.claimed) == 200 + account.full
     assert account.throttled == 0
+
+
+def test_none_of_our_calls_is_refused_though_applies_take_unequally_long_to_start() -> None:
+    aws = AwsSettings()
+    pace = Rate(aws.launch_burst, aws.launches_per_second)
+    served = simulate(Plan("burst", EC2, [0.0] * 120, pace, applies=10))
+    assert len(served.ready) == 120
+    assert served.account.throttled == 0
+    hasty = simulate(Plan("burst", EC2, [0.0] * 120, PACE, applies=10))
+    assert hasty.account.throttled > 0, "else this proves nothing"
 
 
 def test_gathering_does_not_slow_the_pace() -> None:
