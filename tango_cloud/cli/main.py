@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 import sys
+from importlib import metadata
 from types import FrameType
+from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
 
 from tango_cloud.cli.destroy import destroy
-from tango_cloud.cli.display import errors
+from tango_cloud.cli.display import errors, out, print_error
 from tango_cloud.cli.doctor import doctor
 from tango_cloud.cli.exit_codes import ExitCode
 from tango_cloud.cli.images import images
@@ -41,6 +43,26 @@ Settings come from `tango-cloud.toml` and `TANGO_CLOUD_*` variables (docs/settin
 2 wrong usage, settings or input · 3 the machines, the cloud or Terraform failed · 130 interrupted.
 """,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        out.print(f"tango-cloud {metadata.version('tango-cloud')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """What stands before any command."""
+
+
 app.command()(run)
 app.command()(vms)
 app.command()(inventory)
@@ -63,10 +85,10 @@ def main() -> None:
         app(standalone_mode=True)
     except UserError as error:
         for fault in error.faults:
-            errors.print(f"[red]error:[/] {_plain(str(fault))}", highlight=False)
+            print_error(str(fault))
         sys.exit(ExitCode.USAGE)
     except (TangoCloudError, OSError) as error:  # OSError: a full disk, say
-        errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False)
+        print_error(str(error))
         sys.exit(ExitCode.INFRASTRUCTURE)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
@@ -100,11 +122,8 @@ def _wants_settings() -> bool:
     return len(sys.argv) > 1 and not asked & {
         "-h",
         "--help",
+        "--version",
         "--install-completion",
         "--show-completion",
         "doctor",
     }
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -9,6 +9,7 @@ import typer
 
 from tango_cloud.cli.display import duration, errors, out, print_json, print_table
 from tango_cloud.cli.exit_codes import ExitCode
+from tango_cloud.core.sections import LONGEST_SECONDS
 from tango_cloud.core.settings import load
 from tango_cloud.orchestration.reaper import Fate, Sighting
 from tango_cloud.wiring import build_reaper
@@ -24,6 +25,7 @@ def reap(
         typer.Option(
             metavar="SECONDS",
             min=0,
+            max=LONGEST_SECONDS,
             help="How long to wait until it is gone. [default: machine.gone_seconds]",
         ),
     ] = None,

@@ -17,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from tango_cloud.api import Cloud
 from tango_cloud.cli.display import duration, errors, out, print_json, print_table
@@ -170,7 +171,8 @@ def _progress(total: int) -> Iterator[Any]:
                     ready.add(happening.machine)
                 case Step.JOB_ENDED if happening.result is not None:
                     progress.advance(jobs)
-                    progress.console.print(_line(happening.result), highlight=False)
+                    if errors.is_terminal:
+                        progress.console.print(_line(happening.result), highlight=False)
                 case _:
                     return
             progress.update(machines, total=len(requested), completed=len(ready))
@@ -178,13 +180,14 @@ def _progress(total: int) -> Iterator[Any]:
         yield on_happening
 
 
-def _line(result: JobResult) -> str:
+def _line(result: JobResult) -> Text:
     colour = "green" if result.status is JobStatus.PASSED else "red"
-    return f"[{colour}]{result.status}[/] {result.job} ({duration(result.seconds)})"
+    rest = f" {result.job} ({duration(result.seconds)})"
+    return Text.assemble((str(result.status), colour), rest)
 
 
 def _show(result: JobResult, lines: int) -> None:
-    out.rule(f"{result.job}: {result.status}", align="left")
+    out.rule(Text(f"{result.job}: {result.status}"), align="left")
     text = _edges(result.output, lines) if result.output else result.detail
     out.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ import typer
 
 from tango_cloud.api import Cloud
 from tango_cloud.cli.display import duration, out, print_json, print_table
+from tango_cloud.core.errors import Fault, InputError
 from tango_cloud.orchestration.fleet import Entry
 
 
@@ -59,6 +60,8 @@ def history(
     """
     with Cloud() as cloud:
         events = cloud.history(machine)
+    if not events:
+        raise InputError([Fault(machine, "no machine ever bore this id or name", "one that did")])
     if as_json:
         print_json(
             {

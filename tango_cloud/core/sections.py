@@ -14,7 +14,10 @@ _PROJECT = r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$"
 _ZONE = r"^[a-z]+(-[a-z]+)+[0-9]+-[a-z]$"
 _GCP_NAME = r"^(projects/[a-z0-9.:-]+/.+/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LONGEST_SECONDS = 100_000_000
+"""Three years: what is longer than that is a mistake, and clocks and timers do not bear it."""
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 Mebibytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -78,7 +81,7 @@ class MachineSettings(Section):
     """Disk of a machine in GiB; unset: the provider's default."""
     lifetime_seconds: Seconds = 24 * 3600
     """The longest a machine may live, even when nothing of tango_cloud is left to remove it."""
-    spare_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3600
+    spare_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS)] = 3600
     """A machine that expires sooner gets no job: another is made in its place. At most half a life.
     """
     ready_seconds: Seconds = 600
@@ -124,9 +127,9 @@ class WaveSettings(Section):
 
 
 class ReconcileSettings(Section):
-    every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300
+    every_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS)] = 300
     """How often a process that lives long reconciles by itself; 0: never."""
-    minimum_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600
+    minimum_age_seconds: Annotated[float, Field(ge=0, le=LONGEST_SECONDS)] = 600
     """How old something must be that cloud or ledger do not know, before it counts as wrong."""
     recheck_seconds: Annotated[float, Field(ge=0, le=600)] = 5
     """How long after a first look a suspect is looked at again, before anything is done."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from tango_cloud.core.errors import ConfigurationError, Fault
@@ -43,6 +44,16 @@ def _names(given: object) -> object:
     return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
 
+def _some(given: object) -> object:
+    if given == "":
+        raise PydanticCustomError("folder", "Input should be a folder")
+    return given
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
 # Not decoded: in a variable it is a list with commas, not JSON.
 Providers = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
@@ -61,7 +72,9 @@ class Settings(Section):
     """Where machines are made: `aws`, or several, `aws, gcp, local`, the cheapest offer first."""
     prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
     """US dollars an hour by `provider/type` or `provider/type/market`, where a cloud tells none."""
-    state_dir: Path = Field(default_factory=lambda: platformdirs.user_state_path(_APP))
+    state_dir: Annotated[Path, BeforeValidator(_some), AfterValidator(_absolute)] = Field(
+        default_factory=lambda: platformdirs.user_state_path(_APP)
+    )
     """Folder of the ledger, the keys and Terraform's states (made with mode 0700)."""
     ledger_url: str | None = None
     """SQLAlchemy URL of the ledger; unset: a SQLite file in the state folder."""
@@ -98,8 +111,8 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     faults = _unknown_variables()
     try:
         sources.append(_environment())
-    except ValueError as error:
-        faults.append(Fault(f"environment ({ENV_PREFIX}*)", str(error)))
+    except ValueError:
+        faults += _unreadable_variables()
     if path is not None:
         sources.append(_read(path))
     merged: dict[str, Any] = {}
@@ -135,9 +148,26 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _environment() -> Mapping[str, Any]:
+    return _source()()
+
+
+def _source() -> EnvSettingsSource:
     return EnvSettingsSource(
         _Variables, env_prefix=ENV_PREFIX, env_nested_delimiter=_DELIMITER, case_sensitive=False
-    )()
+    )
+
+
+def _unreadable_variables() -> list[Fault]:
+    faults = []
+    for name, text in os.environ.items():
+        source = _source()
+        source.env_vars = {name.lower(): text}
+        try:
+            source()
+        except ValueError:
+            expected = """JSON, such as '["a", "b"]' or '{"a": 1}'"""
+            faults.append(Fault(name, f"{text!r} will not do", expected))
+    return faults
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from tango_cloud.core.errors import Fault, InputError
-from tango_cloud.core.sections import JobSettings
+from tango_cloud.core.sections import LONGEST_SECONDS, JobSettings
 from tango_cloud.transports.protocol import RunLimits
 
 _KIB, _MIB = 1024, 1024 * 1024
@@ -25,8 +23,9 @@ def limits(
     seconds = job.timeout_seconds if timeout_seconds is None else timeout_seconds
     kept = job.output_kib * _KIB if output_bytes is None else output_bytes
     faults = []
-    if not (math.isfinite(seconds) and seconds > 0):
-        faults.append(Fault("timeout", f"{seconds} will not do", "seconds, greater than 0"))
+    if not 0 < seconds <= LONGEST_SECONDS:
+        expected = f"seconds, greater than 0 and at most {LONGEST_SECONDS:.0f}"
+        faults.append(Fault("timeout", f"{seconds} will not do", expected))
     if kept <= 0:
         faults.append(Fault("output limit", f"{kept} will not do", "bytes, greater than 0"))
     if faults:

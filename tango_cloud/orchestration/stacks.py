@@ -75,6 +75,14 @@ class Stacks:
         self._envelopes: dict[str, object] = {}
         self._envelope_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
+    def check(self) -> None:
+        """See to it that Terraform can be used, before anything is asked for.
+
+        Raises ConfigurationError, TerraformUnusable.
+        """
+        with self._lock:
+            self._workspaces()
+
     def apply(
         self,
         provider: str,

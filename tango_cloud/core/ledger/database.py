@@ -82,8 +82,16 @@ def _said(error: Exception) -> object:
 
 def _engine(url: str) -> Engine:
     try:
-        engine = create_engine(make_url(url), pool_timeout=_BUSY_SECONDS)
-    except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+            raise ConfigurationError([Fault("ledger_url", "processes share it", "a file")])
+        engine = create_engine(parsed, pool_timeout=_BUSY_SECONDS)
+    except ModuleNotFoundError as error:
+        fault = Fault(
+            "ledger_url", f"this database needs {error.name}", f"pip install {error.name}"
+        )
+        raise ConfigurationError([fault]) from error
+    except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
         raise ConfigurationError([Fault("ledger_url", str(error), "an SQLAlchemy URL")]) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)

@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from tango_cloud.core.ledger import buckets
 from tango_cloud.core.ledger.database import Database
@@ -149,9 +160,12 @@ def _hand_out(connection: Connection, provider: str, rate: Rate, now: float) -> 
     allowed = buckets.allowed(connection, _bucket(provider), rate, wanted, now)
     if not allowed:
         return
+    served = connection.execute(
+        select(func.count()).where(machines.c.provider == provider, machines.c.granted)
+    ).scalar_one()
     given = connection.execute(
         update(machines)
-        .where(machines.c.uid.in_(_in_turn(and_(*eligible), allowed)))
+        .where(machines.c.uid.in_(_in_turn(and_(*eligible), allowed, served)))
         .values(granted=True)
     ).rowcount
     buckets.take(connection, _bucket(provider), rate, given, now)
@@ -180,21 +194,40 @@ def _handed_to(connection: Connection, provider: str, now: float) -> Sequence[st
     )
 
 
-def _in_turn(wanted: ColumnElement[bool], most: int) -> Select[tuple[str]]:
+def _in_turn(wanted: ColumnElement[bool], most: int, served: int = 0) -> Select[tuple[str]]:
     """The uids of the next `most` of `wanted`: the deployments in turn, the pools of each in turn,
-    the oldest of a pool first."""
-    age = (machines.c.created_at, machines.c.uid)
+    the oldest of a pool first. Who begins is another one for each number of those `served` before:
+    else the odd one out of each turn would always go to the same.
+    """
     in_pool = func.row_number().over(
-        partition_by=[machines.c.deployment, *_POOL], order_by=list(age)
+        partition_by=[machines.c.deployment, *_POOL],
+        order_by=[machines.c.created_at, machines.c.uid],
     )
-    pools = (
-        select(machines.c.uid, machines.c.deployment, machines.c.created_at, in_pool.label("turn"))
+    numbered = (
+        select(
+            machines.c.uid,
+            machines.c.deployment,
+            in_pool.label("turn"),
+            func.dense_rank().over(order_by=machines.c.deployment).label("deployment_number"),
+            func.dense_rank()
+            .over(partition_by=machines.c.deployment, order_by=list(_POOL))
+            .label("pool_number"),
+        )
         .where(wanted)
         .subquery()
     )
+    pools = func.max(numbered.c.pool_number).over(partition_by=numbered.c.deployment)
+    deployments = func.max(numbered.c.deployment_number).over()
+    rotated = select(
+        numbered.c.uid,
+        numbered.c.deployment,
+        numbered.c.turn,
+        ((numbered.c.deployment_number + served) % deployments).label("deployment_turn"),
+        # One pool on for each round of the deployments: else both would go in step.
+        ((numbered.c.pool_number + literal(served) // deployments) % pools).label("pool_turn"),
+    ).subquery()
     in_deployment = func.row_number().over(
-        partition_by=pools.c.deployment,
-        order_by=[pools.c.turn, pools.c.created_at, pools.c.uid],
+        partition_by=rotated.c.deployment, order_by=[rotated.c.turn, rotated.c.pool_turn]
     )
-    turns = select(pools.c.uid, pools.c.created_at, in_deployment.label("turn")).subquery()
-    return select(turns.c.uid).order_by(turns.c.turn, turns.c.created_at, turns.c.uid).limit(most)
+    turns = select(rotated.c.uid, rotated.c.deployment_turn, in_deployment.label("turn")).subquery()
+    return select(turns.c.uid).order_by(turns.c.turn, turns.c.deployment_turn).limit(most)
