@@ -99,10 +99,7 @@ class Burst:
         self._asked = utc_now()
         for numbered in enumerate(jobs):
             self._jobs.put(numbered)
-        try:
-            undisturbed(lambda: self._work(min(machines, len(jobs))), self.cancel)
-        finally:
-            self._fleet.resume()
+        undisturbed(lambda: self._work(min(machines, len(jobs))), self.cancel)
         return [self._results.get(n) or self._unrun(job) for n, job in enumerate(jobs)]
 
     def _work(self, machines: int) -> None:
@@ -111,6 +108,8 @@ class Burst:
         workers: list[threading.Thread] = []
         try:
             for _ in range(machines):
+                if self._stop.is_set():
+                    break
                 workers += self._employ(errors)
         except Exception as error:
             self._stop.set()

@@ -100,7 +100,10 @@ class Committer:
         )
 
     def kick_creation(self) -> None:
-        """An intent was written."""
+        """Somebody here wants a machine made. Ends a halt."""
+        if self._halted:
+            self._halted = False
+            self._waves.resume()
         self._creation.kick()
 
     def remove(self, machine: Machine) -> None:
@@ -124,7 +127,7 @@ class Committer:
     def tend(self, machine: Machine) -> None:
         """Somebody waits for `machine`: make sure that somebody is at work on it."""
         if machine.state is State.REQUESTED:
-            self._creation.kick()
+            self.kick_creation()
         elif machine.state is State.DESTROYING:
             self.remove(machine)
         elif machine.state is State.CREATING and self._look_due(machine.wave):
@@ -172,16 +175,10 @@ class Committer:
         return True
 
     def halt(self) -> None:
-        """Create nothing until `resume`: applies are interrupted (Terraform saves its state and
-        stops), and what they have not made is asked for anew. Removals go on."""
+        """Create nothing until somebody here asks again: applies are interrupted (Terraform saves
+        its state and stops), and what they have not made is asked for anew. Removals go on."""
         self._halted = True
         self._waves.halt()
-
-    def resume(self) -> None:
-        if self._halted:
-            self._halted = False
-            self._waves.resume()
-            self._creation.kick()
 
     def close(self) -> None:
         """Finish what was begun; intents that nobody has claimed stay on the books."""

@@ -196,11 +196,7 @@ class Fleet:
         while True:
             if stop is not None and stop.is_set():
                 raise Cancelled(f"{key}: no longer waited for")
-            machine = self._ledger.machines.live(key) or self._again(key)
-            if machine.state is State.READY and self._runs_out(machine):
-                log.info("%s is about to expire; another one takes its place", key)
-                self.remove(machine, detail="about to expire")
-                continue
+            machine = self._bearer(key)
             try:
                 remaining = max(0.1, deadline - self._clock())
                 progress = self._readiness.step(machine, remaining, news=news)
@@ -217,6 +213,8 @@ class Fleet:
                     continue
             if self._clock() >= deadline:
                 raise NotReadyInTime(key.instance_name, seconds, f"waiting for {waiting_for}")
+            if stop is not None and stop.is_set():
+                continue  # what it waits for is nobody's to make any more
             self._committer.tend(machine)
             pause = max(_POLL_SECONDS, self._waits * _POLL_SHARE)
             signal = self._signals.of(machine.uid)
@@ -387,21 +385,28 @@ class Fleet:
     # Ending
 
     def halt(self, unwanted: Iterable[MachineKey] = ()) -> None:
-        """Create nothing until `resume`, and interrupt what is being created: whoever else waits
-        for it waits on. The `unwanted` are to go, and are nobody else's to make meanwhile."""
+        """Interrupt what is being created, and create nothing more until this process asks for a
+        machine, or waits for one: who waits elsewhere gets it made there. The `unwanted` are to go,
+        and are nobody else's to make meanwhile."""
         for key in unwanted:
             with contextlib.suppress(ProviderUnavailable, AuthenticationError):
                 self.destroy(key)
         self._committer.halt()
 
-    def resume(self) -> None:
-        """Create again. Idempotent."""
-        self._committer.resume()
-
     def close(self) -> None:
         """Finish what was begun, and close every connection. Machines stay."""
         self._committer.close()
         self._connections.close_all()
+
+    def _bearer(self, key: MachineKey) -> Machine:
+        """The machine of this identity, asked for anew if it is gone. One that is about to expire
+        is on its way then."""
+        machine = self._ledger.machines.live(key) or self._again(key)
+        if machine.state is not State.READY or not self._runs_out(machine):
+            return machine
+        log.info("%s is about to expire; another one takes its place", key)
+        self.remove(machine, detail="about to expire")
+        return self._ledger.machines.get(machine.uid) or machine
 
     def _runs_out(self, machine: Machine) -> bool:
         """Whether it may be gone before a job is done. Of a short life half is enough."""

@@ -114,10 +114,7 @@ class ImagePreparation:
         machine raises; ProviderUnavailable, AuthenticationError. Interrupted, it removes what it
         made before it lets go; InterruptedTwice when it may not even do that.
         """
-        try:
-            return undisturbed(lambda: self._run(order), self.cancel)
-        finally:
-            self._fleet.resume()
+        return undisturbed(lambda: self._run(order), self.cancel)
 
     def cancel(self) -> None:
         """Stop what goes on. `run` then ends once the machine and the image are gone."""

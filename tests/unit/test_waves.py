@@ -24,7 +24,7 @@ from tango_cloud.core.model import Machine, MachineKey, MachineRequest, Offer, S
 from tango_cloud.orchestration.stacks import WaveReport
 
 from ..waiting import wait_until
-from .conftest import KEY, Rig, book, build_rig, ready, state_of
+from .conftest import KEY, SHAPE, Rig, book, build_rig, ready, state_of
 from .fakes import FakeCloud, FakeTransport
 
 OTHER = MachineKey("prod", 2000, "local")
@@ -81,18 +81,20 @@ def test_ctrl_c_costs_nobody_else_a_machine(two: tuple[Rig, Rig, Interruptible])
     assert here.ledger.machines.live(KEY) is None
 
 
-def test_who_was_interrupted_creates_nothing_until_it_is_over(
+def test_who_was_interrupted_creates_nothing_before_it_asks_again(
     two: tuple[Rig, Rig, Interruptible],
 ) -> None:
-    here, _, cloud = two
+    here, there, cloud = two
     cloud.begun.set()
-    here.fleet.halt()
-    machine = book(here, KEY)
-    here.committer.kick_creation()
+    ready(here, KEY)
+    here.fleet.halt([KEY])
+    others = book(there, OTHER)
+    here.fleet.destroy_and_wait(KEY, 10)
     time.sleep(0.2)
-    assert state_of(here, machine) is State.REQUESTED
-    here.fleet.resume()
-    assert here.fleet.wait(KEY, 10).uid == machine.uid
+    assert state_of(here, others) is State.REQUESTED
+    here.fleet.request(KEY, SHAPE, 60)
+    assert here.fleet.wait(KEY, 10)
+    assert here.fleet.wait(OTHER, 10).uid == others.uid
 
 
 def test_one_that_cannot_be_asked_for_leaves_its_neighbours_alone(
