@@ -23,6 +23,11 @@ def print_json(told: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
     print(json.dumps(plain, indent=2, default=str))  # noqa: T201
 
 
+def unwatched() -> bool:
+    """Whether no terminal shows what is printed: a cron would send a mail for every word."""
+    return not out.is_terminal
+
+
 def print_error(text: str) -> None:
     """What is wrong, as it is: a path in it is never cut off, nor taken for markup."""
     errors.print(Text.assemble(("error:", "red"), " ", text), highlight=False, soft_wrap=True)

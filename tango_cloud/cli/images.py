@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tango_cloud.api import Cloud
-from tango_cloud.cli.display import duration, errors, out, print_json, print_table
+from tango_cloud.cli.display import duration, errors, out, print_json, print_table, unwatched
 from tango_cloud.orchestration.images import Image, failed
 
 _MIB = 1024 * 1024
@@ -55,9 +55,7 @@ def prune(
     age = dt.timedelta(days=older_than)
     with Cloud() as cloud, errors.status("looking" if dry_run else "pruning"):
         gone = cloud.prune_images(keep=keep, older_than=age, dry_run=dry_run)
-    # A cron sends a mail for every word.
-    quiet = not (gone or dry_run or out.is_terminal or as_json)
-    if not quiet:
+    if gone or dry_run or as_json or not unwatched():
         _print(gone, "nothing to prune", as_json=as_json)
     if gone and not as_json:
         out.print("these would be removed" if dry_run else "removed")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tango_cloud.cli.display import duration, errors, out, print_json, print_table
+from tango_cloud.cli.display import duration, errors, out, print_json, print_table, unwatched
 from tango_cloud.cli.exit_codes import ExitCode
 from tango_cloud.core.sections import LONGEST_SECONDS
 from tango_cloud.core.settings import load
@@ -46,8 +46,7 @@ def reap(
     if as_json:
         print_json(_row(sighting) for sighting in harvest.sightings)
     else:
-        # A cron sends a mail for every word.
-        quiet = not (dry_run or out.is_terminal)
+        quiet = unwatched() and not dry_run
         told = [s for s in harvest.sightings if not (quiet and s.fate is Fate.KEPT)]
         if told:
             print_table(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tango_cloud.api import Cloud
-from tango_cloud.cli.display import errors, out, print_json, print_table
+from tango_cloud.cli.display import errors, out, print_json, print_table, unwatched
 from tango_cloud.cli.exit_codes import ExitCode
 from tango_cloud.orchestration.findings import Action
 from tango_cloud.orchestration.mending import Outcome
@@ -68,7 +68,7 @@ def _print(outcomes: Sequence[Outcome], *, as_json: bool, done: bool) -> None:
                 for outcome in outcomes
             ],
         )
-    elif out.is_terminal or not done:  # a cron sends a mail for every word
+    elif not (done and unwatched()):
         out.print("cloud, ledger and states agree")
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(ExitCode.INFRASTRUCTURE)

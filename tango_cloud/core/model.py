@@ -102,6 +102,11 @@ class Instance:
     faults: tuple[str, ...] = ()
     """The tags that are missing or malformed: not ours alone, so nothing touches it by itself."""
 
+    def may_be(self, booked: str) -> bool:
+        """Whether it is the instance that the books have for its uid, by its id; empty: none is
+        known yet. Else it is a copy, as "launch more like this" makes with every tag."""
+        return booked in {"", self.instance_id}
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -146,14 +146,20 @@ def _unknown(view: View, minimum_age: float) -> Iterator[Finding]:
     named = {machine.key for machine in view.machines}
     for instance in view.instances:
         original = booked.get(instance.uid)
-        if original in {"", instance.instance_id} or instance.status not in PRESENT:
+        if instance.status not in PRESENT:
             continue
         if original is not None:
-            verdict = (Kind.DAMAGED, Action.TELL, f"a copy of {original}, by its tags")
+            if instance.may_be(original):
+                continue
+            verdict = _copy_of(original)
         else:
             verdict = _judge(instance, view, named, minimum_age)
         kind, action, detail = verdict
         yield Finding(kind, action, view.provider, instance.instance_id, detail, instance=instance)
+
+
+def _copy_of(original: str) -> tuple[Kind, Action, str]:
+    return Kind.DAMAGED, Action.TELL, f"a copy of {original}, by its tags"
 
 
 def _judge(
@@ -164,10 +170,11 @@ def _judge(
     if instance.faults:
         faults = ", ".join(instance.faults)
         return Kind.DAMAGED, Action.TELL, f"{faults}; destroy it by name if it is yours"
-    if view.past.get(instance.uid, "none") in {"", instance.instance_id}:
-        return Kind.LEFTOVER, Action.DESTROY, "gone on the books"
     if instance.uid in view.past:
-        return Kind.DAMAGED, Action.TELL, f"a copy of {view.past[instance.uid]}, by its tags"
+        original = view.past[instance.uid]
+        if instance.may_be(original):
+            return Kind.LEFTOVER, Action.DESTROY, "gone on the books"
+        return _copy_of(original)
     if age < minimum_age:
         return Kind.ORPHAN, Action.WAIT, f"{age:.0f} s old: not judged yet"
     if instance.expires.timestamp() <= view.now:

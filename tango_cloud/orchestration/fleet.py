@@ -436,7 +436,7 @@ class Fleet:
         """Whether the machine that it is by its uid is, or was, another instance: somebody has
         launched "more like this"."""
         machine = self._ledger.machines.get(instance.uid)
-        return machine is not None and machine.instance_id not in {"", instance.instance_id}
+        return machine is not None and not instance.may_be(machine.instance_id)
 
     def _terminate_orphans(self, key: MachineKey, ended: set[str]) -> bool:
         """Whether the cloud still showed any. `ended` gets those whose story tells it."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tango_cloud.core.errors import TangoCloudError
 from tango_cloud.core.ledger import Ledger
+from tango_cloud.core.lifecycle import State
 from tango_cloud.orchestration.findings import Action, Finding, Kind, View, compare, idle_states
 from tango_cloud.orchestration.host_keys import HostKeys
 from tango_cloud.orchestration.mending import Mending, Outcome
@@ -128,7 +129,7 @@ class Reconciler:
                 machines=[machine for machine in machines if machine.provider == name],
                 instances=instances,
                 states=states,
-                past=self._ledger.machines.gone(uids),
+                past=self._ledger.machines.instance_ids(uids, {State.GONE}),
                 dead=dead,
                 applying={wave.wave: wave for wave in waves if wave.provider == name},
                 running=running,

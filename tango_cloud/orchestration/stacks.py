@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,67 +98,62 @@ class Stacks:
         TerraformError when not even the envelope could be applied, OSError when the wave's files
         could not be written.
         """
+        with self._interruptible(wave) as unwanted:
+            site = self._sites[provider].provider
+            try:
+                envelope = self._envelope(site, unwanted)
+            except TerraformError:
+                if not unwanted.is_set():
+                    raise
+            if unwanted.is_set():
+                return WaveReport(frozenset(), interrupted=True)
+            inputs = {
+                "deployment": tags.encode(self._settings.prefix),
+                "wave": wave,
+                "machines": site.wave_machines(requests),
+                "envelope": envelope,
+            }
+            account = _Account(site.machine_resource, on_created)
+            failure: TerraformError | None = None
+            workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
+            try:
+                result = workspace.apply(
+                    folder,
+                    inputs,
+                    {"user_data": {request.uid: request.user_data for request in requests}},
+                    parallelism=self._settings.wave.parallelism,
+                    controls=Controls(
+                        on_event=account.take, on_start=on_start, cancelled=unwanted.is_set
+                    ),
+                )
+                made: Any = result.outputs.get("machines", {})
+                instance_ids = {uid: str(machine["instance_id"]) for uid, machine in made.items()}
+            except TerraformError as error:
+                failure = error
+                instance_ids = self._ids_in_state(site, workspace, folder)
+            finally:
+                if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
+                    shutil.rmtree(folder, ignore_errors=True)
+            interrupted = failure is not None and unwanted.is_set()
+            report = replace(
+                account.report(failure), instance_ids=instance_ids, interrupted=interrupted
+            )
+            if failure is not None and not report.created and not interrupted:
+                self._doubt_envelope(site, failure)
+            return report
+
+    @contextlib.contextmanager
+    def _interruptible(self, wave: str) -> Iterator[threading.Event]:
+        """What is set once nobody needs the end of the wave's apply any more."""
         with self._lock:
             unwanted = self._unwanted[wave] = threading.Event()
             if self._halted:
                 unwanted.set()
         try:
-            return self._apply(provider, wave, requests, on_created, on_start, unwanted)
+            yield unwanted
         finally:
             with self._lock:
                 del self._unwanted[wave]
-
-    def _apply(
-        self,
-        provider: str,
-        wave: str,
-        requests: Sequence[MachineRequest],
-        on_created: Callable[[str], None],
-        on_start: Callable[[int], None],
-        unwanted: threading.Event,
-    ) -> WaveReport:
-        site = self._sites[provider].provider
-        try:
-            envelope = self._envelope(site, unwanted)
-        except TerraformError:
-            if not unwanted.is_set():
-                raise
-        if unwanted.is_set():
-            return WaveReport(frozenset(), interrupted=True)
-        inputs = {
-            "deployment": tags.encode(self._settings.prefix),
-            "wave": wave,
-            "machines": site.wave_machines(requests),
-            "envelope": envelope,
-        }
-        account = _Account(site.machine_resource, on_created)
-        failure: TerraformError | None = None
-        workspace, folder = self._workspace(site, "wave"), self._wave_folder(wave)
-        try:
-            result = workspace.apply(
-                folder,
-                inputs,
-                {"user_data": {request.uid: request.user_data for request in requests}},
-                parallelism=self._settings.wave.parallelism,
-                controls=Controls(
-                    on_event=account.take, on_start=on_start, cancelled=unwanted.is_set
-                ),
-            )
-            made: Any = result.outputs.get("machines", {})
-            instance_ids = {uid: str(machine["instance_id"]) for uid, machine in made.items()}
-        except TerraformError as error:
-            failure = error
-            instance_ids = self._ids_in_state(site, workspace, folder)
-        finally:
-            if workspace.remote:  # whoever removes the wave, on whatever host, needs no inputs
-                shutil.rmtree(folder, ignore_errors=True)
-        interrupted = failure is not None and unwanted.is_set()
-        report = replace(
-            account.report(failure), instance_ids=instance_ids, interrupted=interrupted
-        )
-        if failure is not None and not report.created and not interrupted:
-            self._doubt_envelope(site, failure)
-        return report
 
     def _ids_in_state(
         self, provider: Provider, workspace: Workspace, folder: Path

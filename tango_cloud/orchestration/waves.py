@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tango_cloud.core import tags
@@ -189,16 +189,16 @@ class Waves:
         cannot be asked for, as for an image that is no more, which is not the others' fault."""
         requests = []
         for machine in self._ledger.machines.of_wave(wave):
-            if machine.state is not State.CREATING:
-                continue
-            try:
-                request = self._request(provider, wave, machine)
-                provider.wave_machines([request])
-            except ConfigurationError as error:
-                unfit[machine.uid] = error
-            else:
-                requests.append(request)
-        return requests
+            if machine.state is State.CREATING:
+                with _noted(unfit, machine.uid):
+                    requests.append(self._request(provider, wave, machine))
+        try:
+            provider.wave_machines(requests)
+        except ConfigurationError:
+            for request in requests:
+                with _noted(unfit, request.uid):
+                    provider.wave_machines([request])
+        return [request for request in requests if request.uid not in unfit]
 
     def _request(self, provider: Provider, wave: str, machine: Machine) -> MachineRequest:
         """The machine as the provider is asked for it; if we give it its host key, that is on the
@@ -309,13 +309,13 @@ class Waves:
         """
         site = self._sites[provider]
         # As the books have it by now: an id may have been learnt when its wave's apply ended.
-        booked = {uid: self._instance_id(uid) for uid in sorted(uids)}
+        booked = self._ledger.machines.instance_ids(uids)
         found = self._bearers(provider, booked)
         shown = {instance.uid for instance in found}
         standing = {i.instance_id: i.uid for i in found if i.status is not InstanceStatus.STOPPING}
         for uid in sorted(uids - shown - self._asked):
-            if booked[uid]:
-                standing[booked[uid]] = uid
+            if instance_id := booked.get(uid):
+                standing[instance_id] = uid
         asked, left = list(standing), shown
         rate = site.provider.removal_rate
         if asked and rate is not None:
@@ -326,17 +326,13 @@ class Waves:
             left = {instance.uid for instance in self._bearers(provider, booked)}
         return shown, left | (set(standing.values()) - self._asked)
 
-    def _instance_id(self, uid: str) -> str:
-        machine = self._ledger.machines.get(uid)
-        return machine.instance_id if machine is not None else ""
-
     def _bearers(self, provider: str, booked: Mapping[str, str]) -> Sequence[Instance]:
         """The instances of these uids, whose ids are `booked` as far as they are known: another one
         with the same tags is a copy that somebody has made."""
         return [
             instance
             for instance in self._sites[provider].inventory.fresh()
-            if booked.get(instance.uid, "none") in {"", instance.instance_id}
+            if instance.uid in booked and instance.may_be(booked[instance.uid])
         ]
 
     def _forget(self, wave: str, provider: str, gone: set[str]) -> bool:
@@ -364,6 +360,14 @@ class Waves:
     def _is_applying(self, wave: str) -> bool:
         found = self._ledger.waves.get(wave) if wave else None
         return found is not None and found.state is WaveState.APPLYING
+
+
+@contextlib.contextmanager
+def _noted(unfit: dict[str, TangoCloudError], uid: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        unfit[uid] = error
 
 
 def _tags(machine: Machine, wave: str, expires: dt.datetime) -> Mapping[str, str]:

@@ -42,5 +42,5 @@ def test_all_are_served_none_twice_and_all_are_gone_in_the_end(tmp_path: Path) -
     assert not cloud_in(tmp_path).running()
     assert not ledger.machines.all_live(DEPLOYMENT)
     uids = {machine.uid for machine in booked}
-    assert ledger.machines.gone(uids).keys() == uids
+    assert ledger.machines.instance_ids(uids, {State.GONE}).keys() == uids
     ledger.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,10 @@ class Interruptible(FakeCloud):
         self.begun, self.halted = threading.Event(), threading.Event()
 
     def apply(
-        self,
-        provider: str,
-        wave: str,
-        requests: Sequence[MachineRequest],
-        *,
-        on_created: Callable[[str], None],
-        on_start: Callable[[int], None],
+        self, provider: str, wave: str, requests: Sequence[MachineRequest], **listeners: Any
     ) -> WaveReport:
         if self.begun.is_set():
-            return super().apply(provider, wave, requests, on_created=on_created, on_start=on_start)
+            return super().apply(provider, wave, requests, **listeners)
         self.begun.set()
         assert self.halted.wait(10)
         failure = TerraformError(["terraform", "apply"], 1, "", ["cancelled"])

@@ -214,12 +214,15 @@ class Machines:
         except IntegrityError:
             return None
 
-    def gone(self, uids: Collection[str]) -> Mapping[str, str]:
-        """Those of these machines that are gone on the books, with the instance ids they had."""
+    def instance_ids(
+        self, uids: Collection[str], among: Collection[State] = frozenset(State)
+    ) -> Mapping[str, str]:
+        """The instance ids, as far as they are known (else empty), of those of these machines that
+        are on the books in such a state."""
         with self._database.read() as connection:
             rows = connection.execute(
                 select(machines.c.uid, machines.c.instance_id).where(
-                    machines.c.uid.in_(uids), machines.c.state == State.GONE
+                    machines.c.uid.in_(uids), machines.c.state.in_(among)
                 )
             )
             return {row.uid: row.instance_id for row in rows}
